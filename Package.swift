@@ -1,0 +1,105 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+let package = Package(
+    name: "stalk",
+    products: [
+        .library(name: "Stalk", targets: ["Stalk"]),
+        .library(name: "StalkTesting", targets: ["StalkTesting"]),
+        .executable(name: "stalk", targets: ["StalkTool"]),
+        // For Benchmarks/ only: a package of its own can import products alone. No promise of stability.
+        .library(name: "_StalkLog", targets: ["StalkLog"]),
+        .library(name: "_StalkWheel", targets: ["StalkWheel"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
+        .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
+    ],
+    targets: [
+        // C: the distribution's libraries, and the few calls that no Swift package wraps.
+        .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .target(name: "CStalkSystem"),
+
+        // The vocabulary that everything shares.
+        .target(name: "StalkCore"),
+        .target(name: "StalkWheel"),
+
+        // The local engine, bottom to top.
+        .target(name: "StalkPlatform", dependencies: ["CStalkSystem", "StalkCore"]),
+        .target(name: "StalkFiles", dependencies: ["CStalkSystem", "StalkCore"]),
+        .target(name: "StalkLog", dependencies: ["CStalkSystem", "StalkCore", "StalkFiles"]),
+        .target(name: "StalkZstd", dependencies: ["CZstd", "StalkCore"]),
+        .target(name: "StalkIndex", dependencies: ["CLMDB", "CStalkSystem", "StalkCore"]),
+        .target(
+            name: "StalkLocal",
+            dependencies: [
+                "CStalkSystem", "StalkCore", "StalkFiles", "StalkIndex", "StalkLog", "StalkPlatform", "StalkWheel",
+                "StalkZstd",
+                .product(name: "DequeModule", package: "swift-collections"),
+                .product(name: "HeapModule", package: "swift-collections"),
+            ]
+        ),
+
+        // On top of any collector.
+        .target(
+            name: "StalkWorker",
+            dependencies: [
+                "StalkCore",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]
+        ),
+        .target(name: "StalkTesting", dependencies: ["StalkCore", "StalkFiles", "StalkPlatform"]),
+        .target(name: "Stalk", dependencies: ["StalkCore", "StalkLocal", "StalkWorker"]),
+
+        // The command.
+        .target(
+            name: "StalkCLI",
+            dependencies: [
+                "StalkCore", "StalkLocal", "StalkWorker",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ]
+        ),
+        .executableTarget(name: "StalkTool", dependencies: ["StalkCLI"]),
+
+        .testTarget(name: "StalkCoreTests", dependencies: ["StalkCore"]),
+        .testTarget(name: "StalkWheelTests", dependencies: ["StalkWheel"]),
+        .testTarget(name: "StalkPlatformTests", dependencies: ["StalkCore", "StalkPlatform", "StalkTesting"]),
+        .testTarget(name: "StalkLogTests", dependencies: ["StalkCore", "StalkFiles", "StalkLog", "StalkTesting"]),
+        .testTarget(name: "StalkZstdTests", dependencies: ["StalkCore", "StalkZstd"]),
+        .testTarget(name: "StalkIndexTests", dependencies: ["StalkCore", "StalkIndex"]),
+        .testTarget(
+            name: "StalkLocalTests",
+            dependencies: [
+                "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkPlatform", "StalkTesting",
+            ]
+        ),
+        .testTarget(name: "StalkWorkerTests", dependencies: ["StalkCore", "StalkTesting", "StalkWorker"]),
+        .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
+        .testTarget(name: "StalkTests", dependencies: ["Stalk"]),
+        .testTarget(
+            name: "StalkCLITests",
+            dependencies: [
+                "StalkCLI", "StalkTool",
+                .product(name: "Subprocess", package: "swift-subprocess"),
+            ]
+        ),
+    ]
+)
+
+for target in package.targets where target.type != .system && target.name != "CStalkSystem" {
+    target.swiftSettings = [
+        .swiftLanguageMode(.v6),
+        .enableUpcomingFeature("ExistentialAny"),
+        .enableUpcomingFeature("InternalImportsByDefault"),
+        .enableUpcomingFeature("MemberImportVisibility"),
+        .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    ]
+}
