@@ -1,6 +1,5 @@
 // How a store is opened.
 
-public import StalkCore
 public import StalkPlatform
 
 /// How a store is opened and what it may use.

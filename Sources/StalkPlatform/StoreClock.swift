@@ -25,14 +25,14 @@ public struct BootTime: Hashable, Comparable, Sendable {
 
 /// Where an engine reads the time and waits for it; tests put a manual one in its place.
 public protocol StoreClock: Sendable {
-    /// Which boot of the machine ``now()`` counts from; two times compare only within one boot.
+    /// Which boot of the machine ``bootTime()`` counts from; two times compare only within one boot.
     var bootID: String { get }
 
     /// The time since boot.
-    func now() -> BootTime
+    func bootTime() -> BootTime
 
     /// The wall clock, which may jump.
-    func wall() -> Timestamp
+    func wallTime() -> Timestamp
 
     /// Blocks the calling thread until the waker is signalled or the deadline has come.
     ///
@@ -57,12 +57,12 @@ public struct SystemStoreClock: StoreClock {
     }
 
     /// The time since boot.
-    public func now() -> BootTime {
+    public func bootTime() -> BootTime {
         BootTime(nanoseconds: CStalkSystem_bootNanoseconds())
     }
 
     /// The wall clock.
-    public func wall() -> Timestamp {
+    public func wallTime() -> Timestamp {
         Timestamp(millisecondsSince1970: CStalkSystem_wallMilliseconds())
     }
 

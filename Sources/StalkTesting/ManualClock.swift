@@ -70,10 +70,10 @@ public final class ManualClock: StoreClock, Clock {
     public var minimumResolution: Duration { .nanoseconds(1) }
 
     /// The time since the pretended boot.
-    public func now() -> BootTime { BootTime(nanoseconds: self.now.offset.nanoseconds) }
+    public func bootTime() -> BootTime { BootTime(nanoseconds: self.now.offset.nanoseconds) }
 
     /// The wall clock.
-    public func wall() -> Timestamp {
+    public func wallTime() -> Timestamp {
         self.state.withLock { state in
             Timestamp(millisecondsSince1970: (state.offset + state.wallOffset).nanoseconds / 1_000_000)
         }
