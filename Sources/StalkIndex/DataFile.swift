@@ -112,7 +112,7 @@ struct DataFile: ~Copyable {
         StalkError(
             .storeDamaged,
             "\(self.path) has \(self.byteCount) bytes, but \(what). Nothing was changed; "
-                + "run 'stalk repair' or restore a copy."
+                + "restore a copy."
         )
     }
 

@@ -105,7 +105,7 @@ final class EnvironmentHandle {
             try transaction.commit()
         } catch {
             guard error.rawValue == MDB_NOTFOUND else { throw .lmdb(error.rawValue, action) }
-            throw StalkError(.storeDamaged, "Can't \(action): it is not there; run 'stalk repair'.", cause: error)
+            throw StalkError(.storeDamaged, "Can't \(action): it is not there; run 'stalk verify'.", cause: error)
         }
         return tables
     }

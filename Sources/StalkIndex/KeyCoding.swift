@@ -63,7 +63,7 @@ package struct KeyReader {
 
     private mutating func read<I: FixedWidthInteger>() throws(StalkError) -> I {
         guard self.rest.count >= MemoryLayout<I>.size else {
-            throw StalkError(.storeDamaged, "A key in the index is shorter than it must be; run 'stalk repair'.")
+            throw StalkError(.storeDamaged, "A key in the index is shorter than it must be; run 'stalk verify'.")
         }
         let value = I(bigEndian: self.rest.loadUnaligned(as: I.self))
         self.rest = UnsafeRawBufferPointer(rebasing: self.rest[MemoryLayout<I>.size...])

@@ -39,7 +39,7 @@ extension StalkError {
             (.storageFailed, "the disk failed; check it, then open the store again.")
         // LMDB spoils a transaction itself when it meets a damaged page; then every further call gets MDB_BAD_TXN.
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_INCOMPATIBLE, MDB_BAD_TXN:
-            (.storeDamaged, "data.mdb is damaged or foreign; run 'stalk repair'.")
+            (.storeDamaged, "data.mdb is damaged or foreign; run 'stalk verify'.")
         case MDB_VERSION_MISMATCH:
             (.newerFormat, "data.mdb or lock.mdb has another LMDB format than this program knows; use a newer one.")
         case EACCES, EPERM, EROFS:

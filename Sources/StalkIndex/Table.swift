@@ -44,7 +44,7 @@ package struct Table: Sendable {
         StalkError(
             .corruptValue,
             "The value in the table \(self.name) under the key \(hexadecimal(key)) fails its checksum; "
-                + "run 'stalk repair' to set it aside."
+                + "run 'stalk verify'."
         )
     }
 }

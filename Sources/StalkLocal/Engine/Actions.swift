@@ -17,3 +17,21 @@ struct Actions: Sendable {
         self.replies.append(contentsOf: other.replies)
     }
 }
+
+extension Actions {
+    /// Leaves out signals to threads that are at work and will look anyway.
+    mutating func saveSignals(_ engine: inout Engine) {
+        if self.wakesLog {
+            self.wakesLog = engine.isLogAsleep
+            engine.isLogAsleep = false
+        }
+        if self.wakesScheduler {
+            self.wakesScheduler = engine.isSchedulerAsleep
+            engine.isSchedulerAsleep = false
+        }
+        if !engine.isKeeperArmed, engine.hasUnsettledChanges {
+            engine.isKeeperArmed = true
+            self.wakesKeeper = true
+        }
+    }
+}

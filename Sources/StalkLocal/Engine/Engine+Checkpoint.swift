@@ -1,7 +1,6 @@
 // What moves into LMDB, and what memory may forget afterwards.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 extension Engine {
@@ -22,6 +21,30 @@ extension Engine {
     /// Whether a checkpoint would change anything in LMDB.
     var hasUnsettledChanges: Bool {
         self.nextFrame - 1 > self.meta.settledFrame || self.staging.bytes.count > FrameHeader.byteCount
+    }
+
+    /// Asks for a checkpoint and lets the caller wait for it.
+    mutating func requestCheckpoint(_ reply: @escaping @Sendable (Result<Void, StalkError>) -> Void) -> Actions {
+        var actions = Actions()
+        if let failure = self.failure {
+            actions.replies.append { reply(.failure(failure)) }
+        } else if !self.hasUnsettledChanges, !self.isCheckpointing {
+            actions.replies.append { reply(.success(())) }
+        } else {
+            self.isCheckpointRequested = true
+            self.checkpointWaiters.append(reply)
+            actions.wakesKeeper = true
+        }
+        return actions
+    }
+
+    /// A checkpoint is over: who waits for it goes on, unless one that was asked for later is still to come.
+    mutating func noticeCheckpoint(_ outcome: Result<Void, StalkError>) -> Actions {
+        var actions = Actions()
+        guard !self.isCheckpointRequested else { return actions }
+        for reply in self.checkpointWaiters { actions.replies.append { reply(outcome) } }
+        self.checkpointWaiters = []
+        return actions
     }
 
     /// Freezes what changed since the last checkpoint, at the border of a frame.

@@ -1,7 +1,6 @@
 // Collectors, redrive, and looking at what is there.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 extension Engine {

@@ -1,7 +1,6 @@
 // How deliveries end.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 /// What became of one completion in memory.

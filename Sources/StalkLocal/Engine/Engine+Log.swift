@@ -1,7 +1,6 @@
 // Frames: closing them, and what it means that one is safe.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 /// What the log's thread is to do next.
@@ -54,7 +53,7 @@ extension Engine {
         self.nextFrame += 1
         frame.nextSegment = self.room.consume(frameBytes: frame.bytes.count)
         if let next = frame.nextSegment {
-            self.retiredSegments.append((self.activeSegment, lastFrame: frame.sequence - 1))
+            if let full = self.activeSegment { self.retiredSegments.append((full, lastFrame: frame.sequence - 1)) }
             self.activeSegment = next
         }
         self.bytesSinceCheckpoint += frame.bytes.count
@@ -65,10 +64,14 @@ extension Engine {
     ///
     /// - Parameter memory: Memory of a frame that was written, to be used again.
     mutating func nextLogJob(now: Moment, reusing memory: consuming [UInt8]) -> (LogJob?, Actions) {
-        guard self.failure == nil else { return (nil, Actions()) }
+        guard self.failure == nil else {
+            self.isLogAsleep = true
+            return (nil, Actions())
+        }
         if self.sealed.isEmpty { self.seal(now: now, reusing: memory) }
         guard let frame = self.sealed.popFirst() else {
-            return (self.syncWaiters.isEmpty ? nil : .sync, Actions())
+            self.isLogAsleep = self.syncWaiters.isEmpty
+            return (self.isLogAsleep ? nil : .sync, Actions())
         }
         var actions = self.admitPending(now: now)
         self.serveTakersWithoutRoom(now: now, &actions)

@@ -1,7 +1,6 @@
 // Messages coming in.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 extension Engine {

@@ -1,7 +1,6 @@
 // The log, played into memory again after a restart: the same changes by the same rules.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 extension Engine {

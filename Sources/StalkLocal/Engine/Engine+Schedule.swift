@@ -1,7 +1,6 @@
 // Time: delays, leases and waits, released by the wheel, which the schedule in LMDB feeds.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkWheel
 
 /// What the scheduler's thread is to do after a step.
@@ -49,7 +48,10 @@ extension Engine {
     /// Fires what is due, at the bounded rate, and says what to read from LMDB and when to look again.
     mutating func advanceSchedule(now: Moment) -> (SchedulePlan, Actions) {
         var actions = Actions()
-        guard self.failure == nil else { return (SchedulePlan(), actions) }
+        guard self.failure == nil else {
+            self.isSchedulerAsleep = true
+            return (SchedulePlan(), actions)
+        }
         let tick = now.milliseconds
         var due: [TimingWheel.Timer] = []
         let budget = self.releaseBudget.available(now: tick)
@@ -62,6 +64,7 @@ extension Engine {
         plan.feed = self.feedIfWanted(tick: tick, limit: budget)
         plan.deadline = self.nextLook(tick: tick, isCaughtUp: isCaughtUp, isFeeding: plan.feed != nil)
         self.schedulerDeadline = plan.deadline
+        self.isSchedulerAsleep = plan.windows.isEmpty && plan.feed == nil
         if !self.staging.isEmpty { actions.wakesLog = true }
         return (plan, actions)
     }

@@ -1,7 +1,6 @@
 // Messages going out.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 
 extension Engine {

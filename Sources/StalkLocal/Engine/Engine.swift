@@ -2,7 +2,6 @@
 
 internal import DequeModule
 internal import StalkCore
-internal import StalkIndex
 internal import StalkLog
 internal import StalkWheel
 
@@ -52,7 +51,7 @@ struct Engine {
     var syncedThrough: UInt64
     var room: LogRoom
     /// The segment that sealed frames go into.
-    var activeSegment: Segment
+    var activeSegment: Segment?
     /// Segments that are full, with the last frame in each.
     var retiredSegments: [(segment: Segment, lastFrame: UInt64)] = []
     var pending: Deque<PendingPublish> = []
@@ -79,22 +78,30 @@ struct Engine {
     /// When something was last staged, by the store's clock.
     var lastChange: Moment?
     var isCheckpointing = false
+    /// Whether somebody asked for a checkpoint, and who waits for it.
+    var isCheckpointRequested = false
+    var checkpointWaiters: [@Sendable (Result<Void, StalkError>) -> Void] = []
     /// Counts the moments at which memory forgot something: what was read from LMDB before one is of no use after it.
     var epoch: UInt64 = 0
+
+    /// Which threads wait for a signal; a signal to one that does not is saved.
+    var isLogAsleep = false
+    var isSchedulerAsleep = false
+    /// Whether the keeper will look again by itself while something is unsettled.
+    var isKeeperArmed = false
 
     var nextLease: UInt64
     var nextID: UInt64 = 1
     var failure: StalkError?
     var setAside = 0
 
-    init(meta: StoreMeta, limits: EngineLimits, activeSegment: Segment, now: Moment) {
+    init(meta: StoreMeta, limits: EngineLimits, now: Moment) {
         self.meta = meta
         self.limits = limits
         self.wheel = TimingWheel(now: now.milliseconds)
         self.fedThrough = meta.releasedThrough
         self.releaseBudget = ReleaseBudget(rate: limits.releaseRate, now: now.milliseconds)
         self.staging = StagedFrame()
-        self.activeSegment = activeSegment
         self.nextFrame = meta.settledFrame + 1
         self.writtenThrough = meta.settledFrame
         self.syncedThrough = meta.settledFrame
@@ -207,10 +214,13 @@ extension Engine {
     }
 
     /// Fails everything from now on: what was acknowledged is safe, nothing else will be.
-    mutating func fail(_ error: StalkError) -> Actions {
-        guard self.failure == nil else { return Actions() }
-        self.failure = error
+    ///
+    /// - Parameter frame: The frame that could not be written; its callers are told as well.
+    mutating func fail(_ error: StalkError, includingCallersOf frame: StagedFrame? = nil) -> Actions {
         var actions = Actions()
+        for waiter in frame?.waiters ?? [] { actions.replies.append { waiter.reply(.failure(error)) } }
+        guard self.failure == nil else { return actions }
+        self.failure = error
         for frame in self.sealed + [self.staging] {
             for waiter in frame.waiters { actions.replies.append { waiter.reply(.failure(error)) } }
         }
@@ -220,6 +230,8 @@ extension Engine {
         self.pending = []
         for waiter in self.syncWaiters { actions.replies.append { waiter.reply(.failure(error)) } }
         self.syncWaiters = []
+        for reply in self.checkpointWaiters { actions.replies.append { reply(.failure(error)) } }
+        self.checkpointWaiters = []
         for number in self.queues.numbers {
             for taker in self.queues[number].takers { actions.replies.append { taker.reply(.failure(error)) } }
             for reply in self.queues[number].drainWaiters.values { actions.replies.append { reply(.failure(error)) } }

@@ -1,7 +1,6 @@
 // One message in memory.
 
 internal import StalkCore
-internal import StalkIndex
 internal import StalkWheel
 
 /// A message that is in memory: one that LMDB does not know yet, that changed since the last checkpoint, that is leased, or

@@ -3,7 +3,6 @@
 internal import DequeModule
 internal import HeapModule
 internal import StalkCore
-internal import StalkIndex
 internal import StalkWheel
 
 /// The state of one queue.

@@ -1,73 +1,73 @@
 // What LMDB keeps of a message: the words that the engine and the tables share.
 
-package import StalkCore
+internal import StalkCore
 
 /// Where a message stands among the others of its queue: the smaller leaves first.
-package struct OrderKey: Hashable, Comparable, Sendable {
+struct OrderKey: Hashable, Comparable, Sendable {
     /// Smaller leaves first.
-    package var priority: UInt8
+    var priority: UInt8
     /// When the message became or becomes ready, by the store's clock, in milliseconds.
-    package var dueAt: Int64
+    var dueAt: Int64
     /// The message's number: publish order among those that became ready in the same millisecond.
-    package var sequence: UInt64
+    var sequence: UInt64
 
-    package init(priority: UInt8, dueAt: Int64, sequence: UInt64) {
+    init(priority: UInt8, dueAt: Int64, sequence: UInt64) {
         self.priority = priority
         self.dueAt = dueAt
         self.sequence = sequence
     }
 
-    package static var first: OrderKey { OrderKey(priority: 0, dueAt: .min, sequence: 0) }
+    static var first: OrderKey { OrderKey(priority: 0, dueAt: .min, sequence: 0) }
 
-    package static func < (left: OrderKey, right: OrderKey) -> Bool {
+    static func < (left: OrderKey, right: OrderKey) -> Bool {
         if left.priority != right.priority { return left.priority < right.priority }
         if left.dueAt != right.dueAt { return left.dueAt < right.dueAt }
         return left.sequence < right.sequence
     }
 
     /// The key that comes right behind this one.
-    package var successor: OrderKey {
+    var successor: OrderKey {
         OrderKey(priority: self.priority, dueAt: self.dueAt, sequence: self.sequence + 1)
     }
 
     /// Where the message stands in the schedule.
-    package var scheduleKey: ScheduleKey { ScheduleKey(dueAt: self.dueAt, sequence: self.sequence) }
+    var scheduleKey: ScheduleKey { ScheduleKey(dueAt: self.dueAt, sequence: self.sequence) }
 }
 
 /// Where a delayed message stands among all that wait for their time.
-package struct ScheduleKey: Hashable, Comparable, Sendable {
+struct ScheduleKey: Hashable, Comparable, Sendable {
     /// When it is due, by the store's clock, in milliseconds.
-    package var dueAt: Int64
-    package var sequence: UInt64
+    var dueAt: Int64
+    var sequence: UInt64
 
-    package init(dueAt: Int64, sequence: UInt64) {
+    init(dueAt: Int64, sequence: UInt64) {
         self.dueAt = dueAt
         self.sequence = sequence
     }
 
-    package static var first: ScheduleKey { ScheduleKey(dueAt: .min, sequence: 0) }
+    static var first: ScheduleKey { ScheduleKey(dueAt: .min, sequence: 0) }
 
-    package static func < (left: ScheduleKey, right: ScheduleKey) -> Bool {
+    static func < (left: ScheduleKey, right: ScheduleKey) -> Bool {
         left.dueAt != right.dueAt ? left.dueAt < right.dueAt : left.sequence < right.sequence
     }
 }
 
 /// The part of a message that changes.
-package struct MessageStanding: Hashable, Sendable {
+struct MessageStanding: Hashable, Sendable {
     /// The number of the queue that it is in.
-    package var queue: UInt32
-    package var key: OrderKey
+    var queue: UInt32
+    var key: OrderKey
     /// Whether it waits for its due time in the schedule, or did so when it was settled.
-    package var isScheduled: Bool
+    var isScheduled: Bool
     /// Whether it failed for good.
-    package var isDead: Bool
-    package var attempts: UInt32
+    var isDead: Bool
+    var attempts: UInt32
     /// The queue where it failed for good before it was moved here; 0 for none.
-    package var diedIn: UInt32
+    var diedIn: UInt32
     /// The last failures, oldest first.
-    package var failures: [FailureRecord]
+    var failures: [FailureRecord]
 
-    package init(
+    init(
         queue: UInt32,
         key: OrderKey,
         isScheduled: Bool,
@@ -87,18 +87,18 @@ package struct MessageStanding: Hashable, Sendable {
 }
 
 /// One failed attempt.
-package struct FailureRecord: Hashable, Sendable {
+struct FailureRecord: Hashable, Sendable {
     /// How many are kept of one message.
-    package static var maxKept: Int { 8 }
+    static var maxKept: Int { 8 }
     /// How much of a reason is kept, in bytes.
-    package static var maxReasonBytes: Int { 1024 }
+    static var maxReasonBytes: Int { 1024 }
 
-    package var attempt: UInt32
+    var attempt: UInt32
     /// When, by the wall clock, in milliseconds.
-    package var at: Int64
-    package var reason: String
+    var at: Int64
+    var reason: String
 
-    package init(attempt: UInt32, at: Int64, reason: String) {
+    init(attempt: UInt32, at: Int64, reason: String) {
         self.attempt = attempt
         self.at = at
         self.reason = reason
@@ -106,15 +106,15 @@ package struct FailureRecord: Hashable, Sendable {
 }
 
 /// The part of a message that never changes.
-package final class MessageContent: Sendable {
+final class MessageContent: Sendable {
     /// When it was published, by the wall clock, in milliseconds.
-    package let publishedAt: Int64
-    package let headers: Headers
+    let publishedAt: Int64
+    let headers: Headers
     /// Room for a group key, a deduplication key and an expiry.
-    package let extensions: [UInt8]
-    package let body: [UInt8]
+    let extensions: [UInt8]
+    let body: [UInt8]
 
-    package init(publishedAt: Int64, headers: Headers, extensions: [UInt8], body: [UInt8]) {
+    init(publishedAt: Int64, headers: Headers, extensions: [UInt8], body: [UInt8]) {
         self.publishedAt = publishedAt
         self.headers = headers
         self.extensions = extensions
@@ -123,27 +123,27 @@ package final class MessageContent: Sendable {
 }
 
 /// A message as LMDB holds it, whole.
-package struct SettledMessage: Sendable {
-    package var standing: MessageStanding
-    package var content: MessageContent
+struct SettledMessage: Sendable {
+    var standing: MessageStanding
+    var content: MessageContent
 
-    package init(standing: MessageStanding, content: MessageContent) {
+    init(standing: MessageStanding, content: MessageContent) {
         self.standing = standing
         self.content = content
     }
 }
 
 /// What a checkpoint changes about one message.
-package struct SettleChange: Sendable {
-    package var sequence: UInt64
+struct SettleChange: Sendable {
+    var sequence: UInt64
     /// What LMDB holds of it now; `nil` when it does not know the message.
-    package var before: MessageStanding?
+    var before: MessageStanding?
     /// What LMDB is to hold; `nil` when the message is gone.
-    package var after: MessageStanding?
+    var after: MessageStanding?
     /// What to store with a message that LMDB does not know yet.
-    package var content: MessageContent?
+    var content: MessageContent?
 
-    package init(sequence: UInt64, before: MessageStanding?, after: MessageStanding?, content: MessageContent?) {
+    init(sequence: UInt64, before: MessageStanding?, after: MessageStanding?, content: MessageContent?) {
         self.sequence = sequence
         self.before = before
         self.after = after
@@ -152,16 +152,16 @@ package struct SettleChange: Sendable {
 }
 
 /// A queue as LMDB holds it.
-package struct SettledQueue: Hashable, Sendable {
-    package var number: UInt32
-    package var name: QueueName
-    package var ready: Int
-    package var delayed: Int
-    package var dead: Int
+struct SettledQueue: Hashable, Sendable {
+    var number: UInt32
+    var name: QueueName
+    var ready: Int
+    var delayed: Int
+    var dead: Int
     /// The size of its bodies as published.
-    package var bytes: Int
+    var bytes: Int
 
-    package init(number: UInt32, name: QueueName, ready: Int = 0, delayed: Int = 0, dead: Int = 0, bytes: Int = 0) {
+    init(number: UInt32, name: QueueName, ready: Int = 0, delayed: Int = 0, dead: Int = 0, bytes: Int = 0) {
         self.number = number
         self.name = name
         self.ready = ready
@@ -172,26 +172,26 @@ package struct SettledQueue: Hashable, Sendable {
 }
 
 /// What LMDB knows of the store as a whole.
-package struct StoreMeta: Hashable, Sendable {
-    package static var formatVersion: UInt32 { 1 }
+struct StoreMeta: Hashable, Sendable {
+    static var formatVersion: UInt32 { 1 }
 
-    package var store: UInt64
+    var store: UInt64
     /// The last frame of the log whose outcome is in LMDB.
-    package var settledFrame: UInt64
-    package var nextSequence: UInt64
-    package var nextQueue: UInt32
+    var settledFrame: UInt64
+    var nextSequence: UInt64
+    var nextQueue: UInt32
     /// How often the store was opened.
-    package var epoch: UInt32
+    var epoch: UInt32
     /// Up to where the schedule was released.
-    package var releasedThrough: ScheduleKey
+    var releasedThrough: ScheduleKey
     /// The store's clock at the checkpoint, in milliseconds.
-    package var storeTime: Int64
+    var storeTime: Int64
     /// The boot of the machine that `clockOffset` belongs to.
-    package var bootID: String
+    var bootID: String
     /// The store's clock less the time since boot, in nanoseconds.
-    package var clockOffset: Int64
+    var clockOffset: Int64
 
-    package init(store: UInt64) {
+    init(store: UInt64) {
         self.store = store
         self.settledFrame = 0
         self.nextSequence = 1
@@ -205,12 +205,12 @@ package struct StoreMeta: Hashable, Sendable {
 }
 
 /// Everything that one checkpoint changes, in one transaction.
-package struct SettleBatch: Sendable {
-    package var meta: StoreMeta
-    package var changes: [SettleChange]
-    package var queues: [SettledQueue]
+struct SettleBatch: Sendable {
+    var meta: StoreMeta
+    var changes: [SettleChange]
+    var queues: [SettledQueue]
 
-    package init(meta: StoreMeta, changes: [SettleChange], queues: [SettledQueue]) {
+    init(meta: StoreMeta, changes: [SettleChange], queues: [SettledQueue]) {
         self.meta = meta
         self.changes = changes
         self.queues = queues
