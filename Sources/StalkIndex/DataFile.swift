@@ -73,7 +73,8 @@ struct DataFile: ~Copyable {
     /// zeros, or not there.
     private var isUnfinishedCreation: Bool {
         let pageBytes = sysconf(CInt(_SC_PAGESIZE))
-        guard self.byteCount <= 2 * pageBytes else { return false }
+        // A crash leaves whole sectors.
+        guard self.byteCount <= 2 * pageBytes, self.byteCount % 512 == 0 else { return false }
         for index in 0..<2 {
             let count = min(max(0, self.byteCount - index * pageBytes), pageBytes)
             guard let page = self.bytes(at: index * pageBytes, count: count) else { return false }

@@ -108,7 +108,7 @@ struct FreePages {
     }
 
     private func bytes(ofPage number: UInt64, count: Int) throws(Damage) -> [UInt8] {
-        guard (2..<self.pageCount).contains(number) else { throw Damage() }
+        guard number >= 2, number < self.pageCount else { throw Damage() }
         let offset = Int(number) * self.pageBytes
         guard count <= Int(self.pageCount) * self.pageBytes - offset else { throw Damage() }
         var wasRead = false

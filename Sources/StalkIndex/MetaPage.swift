@@ -35,7 +35,7 @@ struct MetaPage: Hashable {
         guard page.count >= Self.byteCount else { throw .noMetaPage }
         func word(_ offset: Int) -> UInt64 { littleEndian(UInt64.self, in: page, at: offset) }
         func half(_ offset: Int) -> UInt32 { littleEndian(UInt32.self, in: page, at: offset) }
-        let isMeta = littleEndian(UInt16.self, in: page, at: 10) & 0x08 != 0
+        let isMeta = littleEndian(UInt16.self, in: page, at: 10) == 0x08
         guard isMeta, word(0) == UInt64(index), half(16) == 0xbeef_c0de else { throw .noMetaPage }
         guard half(20) == 1 else { throw .otherFormat(half(20)) }
         // 24: address, 32: map size, 40: record of the free list's tree, 88: of the main tree, 48 bytes each.

@@ -16,9 +16,17 @@ final class TemporaryDirectory: Sendable {
     }
 
     deinit {
+        self.remove()
+    }
+
+    /// Removes it now: a process that ends runs no deinit.
+    func remove() {
         for name in ["data.mdb", "lock.mdb", "copy.mdb"] { unlink("\(self.path)/\(name)") }
         rmdir(self.path)
     }
+
+    /// The last part of the path.
+    var name: String { String(self.path.dropFirst("/tmp/".count)) }
 
     var dataFile: String { "\(self.path)/data.mdb" }
 
@@ -41,6 +49,12 @@ final class TemporaryDirectory: Sendable {
     }
 }
 
+extension Environment {
+    convenience init(at path: String) throws(StalkError) {
+        try self.init(path: path, mapBytes: 1 << 20, tables: ["messages"], createIfMissing: true)
+    }
+}
+
 func key(_ index: Int) -> [UInt8] {
     withUnsafeBytes(of: UInt64(index).bigEndian) { bytes in Array(bytes) }
 }
@@ -48,7 +62,8 @@ func key(_ index: Int) -> [UInt8] {
 /// Bytes that differ from those of every other index.
 func value(_ index: Int, count: Int) -> [UInt8] {
     var generator = SplitMix(seed: UInt64(index))
-    return (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+    let words = (0..<(count + 7) / 8).map { _ in generator.next() }
+    return words.withUnsafeBytes { bytes in Array(bytes.prefix(count)) }
 }
 
 /// A small seeded generator, so that each failure can be repeated.
