@@ -33,6 +33,14 @@ public final class InMemoryCollector: Collector {
         public var leased: Int
         /// Messages that failed for good.
         public var dead: Int
+
+        /// States how many messages are in which state.
+        public init(ready: Int = 0, delayed: Int = 0, leased: Int = 0, dead: Int = 0) {
+            self.ready = ready
+            self.delayed = delayed
+            self.leased = leased
+            self.dead = dead
+        }
     }
 
     /// The queue that this collector publishes to and takes from.
