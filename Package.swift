@@ -81,7 +81,16 @@ let package = Package(
                 "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkPlatform", "StalkTesting",
             ]
         ),
-        .testTarget(name: "StalkWorkerTests", dependencies: ["StalkCore", "StalkTesting", "StalkWorker"]),
+        .testTarget(
+            name: "StalkWorkerTests",
+            dependencies: [
+                "StalkCore", "StalkTesting", "StalkWorker",
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+            ]
+        ),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),
         .testTarget(

@@ -29,6 +29,12 @@ public final class ManualClock: StoreClock, Clock {
         var continuation: CheckedContinuation<Void, any Error>
     }
 
+    private struct SleeperWatch {
+        var id: UInt64
+        var count: Int
+        var continuation: CheckedContinuation<Void, Never>
+    }
+
     private struct State {
         var offset: Duration = .zero
         var wallOffset: Duration
@@ -36,7 +42,8 @@ public final class ManualClock: StoreClock, Clock {
         var sleepers: [Sleeper] = []
         var cancelled: Set<UInt64> = []
         var wakers: [ObjectIdentifier: Waker] = [:]
-        var sleeperWatches: [(count: Int, continuation: CheckedContinuation<Void, Never>)] = []
+        var sleeperWatches: [SleeperWatch] = []
+        var cancelledWatches: Set<UInt64> = []
 
         mutating func takeWatches() -> [CheckedContinuation<Void, Never>] {
             let count = self.sleepers.count
@@ -104,15 +111,34 @@ public final class ManualClock: StoreClock, Clock {
 
     /// Returns once at least this many tasks sleep on the clock: the rendezvous that tests use instead of sleeping.
     ///
+    /// Returns early when the task is cancelled.
+    ///
     /// - Parameter count: How many.
     public func sleeperCount(reaches count: Int) async {
-        await withCheckedContinuation { continuation in
-            let ready = self.state.withLock { state in
-                state.sleeperWatches.append((count, continuation))
-                return state.takeWatches()
-            }
-            for watch in ready { watch.resume() }
+        let id = self.state.withLock { state in
+            state.nextID += 1
+            return state.nextID
         }
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+                let ready = self.state.withLock { state in
+                    if state.cancelledWatches.contains(id) { return [continuation] }
+                    state.sleeperWatches.append(SleeperWatch(id: id, count: count, continuation: continuation))
+                    return state.takeWatches()
+                }
+                for watch in ready { watch.resume() }
+            }
+        } onCancel: {
+            let watch = self.state.withLock { state in
+                state.cancelledWatches.insert(id)
+                let watch = state.sleeperWatches.first { $0.id == id }
+                state.sleeperWatches.removeAll { $0.id == id }
+                return watch
+            }
+            watch?.continuation.resume()
+        }
+        // The cancellation may have come at any time: forget it either way.
+        self.state.withLock { _ = $0.cancelledWatches.remove(id) }
     }
 
     /// Blocks the calling thread until the waker is signalled; ``advance(by:)`` signals it.
@@ -133,6 +159,8 @@ public final class ManualClock: StoreClock, Clock {
             state.nextID += 1
             return state.nextID
         }
+        // A cancellation may come after the clock did its work: forget it either way.
+        defer { self.state.withLock { _ = $0.cancelled.remove(id) } }
         try await withTaskCancellationHandler {
             try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
                 self.enqueue(Sleeper(id: id, deadline: deadline, continuation: continuation))
