@@ -29,7 +29,7 @@ extension StalkError {
             case ELOOP, EXDEV:
                 (.notAStore, "A store may hold no symbolic links: replace it by the file itself.")
             case ENOENT:
-                (.notAStore, "Check the path.")
+                (.noSuchStore, "Check the path.")
             default:
                 (.storageFailed, "Check the disk and the kernel's log (dmesg), then open the store again.")
             }

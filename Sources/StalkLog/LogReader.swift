@@ -75,6 +75,8 @@ package struct LogSummary: Hashable, Sendable {
     /// The latest reading of the store's clock in any frame.
     package var storeTime: Int64
     package var frames = 0
+    /// The segments that hold frames which LMDB lacks.
+    package var liveSegments: Set<UInt64> = []
     /// Bytes behind the last whole frame that a crash had left half written.
     package var tornBytes = 0
     /// Damage that was passed over, with quarantine.
@@ -132,6 +134,7 @@ package struct LogReader {
                 summary.storeTime = max(summary.storeTime, frame.header.storeTime)
                 if frame.header.sequence <= self.settled { continue }
                 summary.frames += 1
+                summary.liveSegments.insert(frame.place.segment)
                 summary.lastSequence = frame.header.sequence
                 try body(frame)
             case .damage(let damage, let next, let resumeAfter):

@@ -65,4 +65,9 @@ public final class DedicatedThread: Sendable {
         }
         if let handle { pthread_detach(handle) }
     }
+
+    /// Lets other threads go first.
+    public static func yield() {
+        sched_yield()
+    }
 }

@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkLog
+internal import StalkPlatform
 
 /// What the log's thread runs.
 struct LogThread {

@@ -1,6 +1,7 @@
 // Time and what LMDB must be asked for: releases what is due, loads windows, feeds the wheel. Idle, it sleeps.
 
 internal import StalkCore
+internal import StalkPlatform
 
 /// What the scheduler's thread runs.
 struct SchedulerThread {

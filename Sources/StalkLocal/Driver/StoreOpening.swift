@@ -57,7 +57,7 @@ struct StoreOpening {
         do throws(StalkError) {
             return try RealDirectory(path: self.path, createIfMissing: self.options.createIfMissing)
         } catch {
-            if !self.options.createIfMissing, error.isMissingFile { throw self.noStore() }
+            if !self.options.createIfMissing, error.code == .noSuchStore { throw self.noStore() }
             throw error
         }
     }

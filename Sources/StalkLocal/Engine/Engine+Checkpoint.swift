@@ -1,7 +1,10 @@
 // What moves into LMDB, and what memory may forget afterwards.
 
+internal import DequeModule
+internal import HeapModule
 internal import StalkCore
 internal import StalkLog
+internal import StalkWheel
 
 extension Engine {
     /// Whether enough has gathered for a checkpoint.

@@ -64,21 +64,34 @@ extension Engine {
     /// Sends messages back to where they died; the ones that are not in an error queue any more are passed over.
     ///
     /// - Parameters:
-    ///   - found: The messages as LMDB holds them, for those that memory does not know.
-    mutating func redrive(_ sequences: [UInt64], found: [SettledMessage], now: Moment) -> (count: Int, actions: Actions) {
+    ///   - sequences: The messages.
+    ///   - found: Those that memory does not know, as LMDB held them at `epoch`.
+    /// - Returns: How many went back; `nil` when it must be tried again, since memory forgot something meanwhile or the
+    ///   log has no room.
+    mutating func redrive(
+        _ sequences: [UInt64],
+        found: [SettledMessage],
+        epoch: UInt64,
+        now: Moment
+    ) -> (Result<Int?, StalkError>, Actions) {
         var actions = Actions()
+        if let failure = self.failure { return (.failure(failure), actions) }
+        guard epoch == self.epoch else { return (.success(nil), actions) }
+        let size = 64 + 8 * sequences.count
+        guard self.room.admits(frameBytes: self.staging.bytes.count + size, reserve: 0) else {
+            actions.wakesKeeper = true
+            return (self.roomFailure.map { .failure($0) } ?? .success(nil), actions)
+        }
         for message in found where self.entries[message.standing.key.sequence] == nil {
             self.addForReplay(message, now: now)
         }
         let redrivable = sequences.filter { self.isRedrivable($0) }
-        guard !redrivable.isEmpty, self.failure == nil,
-            self.room.admits(frameBytes: self.staging.bytes.count + 64 + 8 * redrivable.count, reserve: 0)
-        else { return (0, actions) }
+        guard !redrivable.isEmpty else { return (.success(0), actions) }
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
         self.stage(.redrive(at: self.lastReadyAt, messages: redrivable), now: now)
         for sequence in redrivable { self.apply(redrive: sequence, dueAt: self.lastReadyAt, now: now, &actions) }
         actions.wakesLog = true
-        return (redrivable.count, actions)
+        return (.success(redrivable.count), actions)
     }
 
     func isRedrivable(_ sequence: UInt64) -> Bool {
@@ -98,8 +111,8 @@ extension Engine {
         self.entries.filter { $0.value.queue == number || $0.value.settled?.queue == number }
     }
 
-    /// The figures of a queue.
-    func stats(of number: UInt32, now: Moment) -> QueueStats {
+    /// The figures of a queue; its oldest age is still to be found.
+    func stats(of number: UInt32) -> QueueStats {
         let queue = self.queues[number]
         return QueueStats(
             name: queue.name,
@@ -110,5 +123,14 @@ extension Engine {
             bytes: queue.bytes,
             oldestAge: nil
         )
+    }
+
+    /// The first ready message in memory of each queue.
+    func firstReadyInMemory() -> [UInt32: OrderKey] {
+        var first: [UInt32: OrderKey] = [:]
+        for entry in self.entries.values where entry.status == .ready {
+            first[entry.queue] = min(first[entry.queue] ?? entry.key, entry.key)
+        }
+        return first
     }
 }

@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkLog
+internal import StalkWheel
 
 /// What became of one completion in memory.
 enum FinishOutcome: Sendable {
@@ -14,19 +15,45 @@ enum FinishOutcome: Sendable {
 extension Engine {
     /// Ends deliveries.
     ///
-    /// - Returns: What became of each, and whether there is something to wait for.
+    /// - Parameter reply: Gets what became of each, once that is safe.
     mutating func finish(
         _ completions: [Completion],
+        of queue: QueueName,
+        as options: LocalQueueOptions,
+        _ durability: Durability,
+        now: Moment,
+        wall: Int64,
+        reply: @escaping @Sendable (Result<[FinishOutcome], StalkError>) -> Void
+    ) -> Actions {
+        var actions = Actions()
+        if let failure = self.failure {
+            actions.replies.append { reply(.failure(failure)) }
+            return actions
+        }
+        let before = self.staging.bytes.count
+        let outcomes = self.apply(completions, of: queue, errorQueue: options.errorQueue, now: now, wall: wall, &actions)
+        if self.staging.bytes.count > before {
+            self.waitForStaged(durability) { outcome in reply(outcome.map { outcomes }) }
+            actions.wakesLog = true
+        } else {
+            actions.replies.append { reply(.success(outcomes)) }
+        }
+        self.serveFreedQueues(now: now, &actions)
+        return actions
+    }
+
+    private mutating func apply(
+        _ completions: [Completion],
+        of queue: QueueName,
         errorQueue: QueueName?,
         now: Moment,
         wall: Int64,
         _ actions: inout Actions
-    ) -> (outcomes: [FinishOutcome], isStaged: Bool) {
-        let before = self.staging.bytes.count
+    ) -> [FinishOutcome] {
         var acknowledged: [UInt64] = []
         var released: [UInt64] = []
         let outcomes = completions.map { completion -> FinishOutcome in
-            switch self.leased(completion.receipt, for: completion.disposition) {
+            switch self.leased(completion.receipt, of: queue, for: completion.disposition) {
             case .failure(let refusal): return refusal.outcome
             case .success(let sequence):
                 guard self.hasRoom(for: completion.disposition, alsoStaged: 9 * (acknowledged.count + released.count))
@@ -50,28 +77,32 @@ extension Engine {
         }
         if !acknowledged.isEmpty { self.stage(.acknowledge(acknowledged), now: now) }
         if !released.isEmpty { self.stage(.release(released), now: now) }
-        let isStaged = self.staging.bytes.count > before
-        if isStaged { actions.wakesLog = true }
-        self.serveFreedQueues(now: now, &actions)
-        return (outcomes, isStaged)
+        return outcomes
     }
 
     /// Sets leases to a new end, counted from now.
-    mutating func extend(_ receipts: [Receipt], lease: Duration, now: Moment) -> ([FinishOutcome], Actions) {
+    mutating func extend(
+        _ receipts: [Receipt],
+        of queue: QueueName,
+        lease: Duration,
+        now: Moment
+    ) -> (Result<[FinishOutcome], StalkError>, Actions) {
         var actions = Actions()
+        if let failure = self.failure { return (.failure(failure), actions) }
         let deadline = now.later(by: lease)
         let outcomes = receipts.map { receipt -> FinishOutcome in
-            switch self.leased(receipt, for: nil) {
+            switch self.leased(receipt, of: queue, for: nil) {
             case .failure(let refusal): return refusal.outcome
             case .success(let sequence):
                 guard let entry = self.entries[sequence] else { return .notInMemory(sequence) }
                 if let timer = entry.timer { self.wheel.cancel(timer) }
-                self.entries[sequence]?.timer = self.addTimer(
+                let timer = self.addTimer(
                     .lease, queue: entry.queue, key: sequence, deadline: deadline, &actions)
+                self.entries[sequence]?.timer = timer
                 return .done
             }
         }
-        return (outcomes, actions)
+        return (.success(outcomes), actions)
     }
 
     private struct Refusal: Error {
@@ -79,18 +110,20 @@ extension Engine {
     }
 
     /// The message that a receipt holds the lease of.
-    private func leased(_ receipt: Receipt, for disposition: Disposition?) -> Result<UInt64, Refusal> {
+    private func leased(
+        _ receipt: Receipt,
+        of queue: QueueName,
+        for disposition: Disposition?
+    ) -> Result<UInt64, Refusal> {
         guard case .local(let store, let sequence, let lease) = receipt.token, store == self.meta.store,
             sequence < self.meta.nextSequence
-        else {
-            let error = StalkError(
-                .foreignReceipt,
-                "The receipt \(quoted(receipt.description)) was issued by another store: finish it where it was taken."
-            )
-            return .failure(Refusal(outcome: .refused(error)))
-        }
+        else { return .failure(Refusal(outcome: .refused(.foreignReceipt(receipt, "another store")))) }
         guard let entry = self.entries[sequence] else {
             return .failure(Refusal(outcome: .notInMemory(sequence)))
+        }
+        guard self.queues[entry.queue].name == queue || entry.status != .leased else {
+            let issuer = "the queue \(self.queues[entry.queue].name)"
+            return .failure(Refusal(outcome: .refused(.foreignReceipt(receipt, issuer))))
         }
         if entry.status == .leased, entry.lease == lease { return .success(sequence) }
         if entry.status == .gone, disposition == .acknowledge { return .failure(Refusal(outcome: .done)) }
@@ -272,6 +305,13 @@ extension Engine {
 }
 
 extension StalkError {
+    fileprivate static func foreignReceipt(_ receipt: Receipt, _ issuer: String) -> StalkError {
+        StalkError(
+            .foreignReceipt,
+            "The receipt \(quoted(receipt.description)) was issued by \(issuer): finish it where it was taken."
+        )
+    }
+
     static func staleReceipt(_ id: MessageID) -> StalkError {
         StalkError(
             .staleReceipt,

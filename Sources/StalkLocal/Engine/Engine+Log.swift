@@ -1,5 +1,6 @@
 // Frames: closing them, and what it means that one is safe.
 
+internal import DequeModule
 internal import StalkCore
 internal import StalkLog
 

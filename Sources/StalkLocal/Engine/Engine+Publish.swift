@@ -1,5 +1,6 @@
 // Messages coming in.
 
+internal import DequeModule
 internal import StalkCore
 internal import StalkLog
 

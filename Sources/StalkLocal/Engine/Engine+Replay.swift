@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkLog
+internal import StalkWheel
 
 extension Engine {
     /// The messages that a record speaks of and that memory does not know: they must be loaded before it is replayed.

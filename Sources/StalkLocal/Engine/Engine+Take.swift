@@ -1,7 +1,9 @@
 // Messages going out.
 
+internal import DequeModule
 internal import StalkCore
 internal import StalkLog
+internal import StalkWheel
 
 extension Engine {
     /// Hands out what is ready, or lets the caller wait for it.
@@ -59,6 +61,20 @@ extension Engine {
         return taker
     }
 
+    /// Sends everybody away who waits for messages or for an empty queue.
+    mutating func endWaits(with error: StalkError) -> Actions {
+        var actions = Actions()
+        for number in self.queues.numbers {
+            while !self.queues[number].takers.isEmpty {
+                let taker = self.removeTaker(at: 0, of: number)
+                actions.replies.append { taker.reply(.failure(error)) }
+            }
+            for reply in self.queues[number].drainWaiters.values { actions.replies.append { reply(.failure(error)) } }
+            self.queues[number].drainWaiters = [:]
+        }
+        return actions
+    }
+
     /// The wait of a taker is over.
     mutating func endWait(of id: UInt64, queue number: UInt32, _ actions: inout Actions) {
         guard let position = self.queues[number].takers.firstIndex(where: { $0.id == id }) else { return }
@@ -110,7 +126,7 @@ extension Engine {
 
     /// Leases messages to a taker, who gets them once their attempts are safe.
     private mutating func deliver(_ sequences: [UInt64], to taker: Taker, now: Moment, _ actions: inout Actions) {
-        let deadline = now.later(by: .nanoseconds(taker.lease))
+        let deadline = now.later(by: taker.lease)
         var deliveries: [Delivery] = []
         deliveries.reserveCapacity(sequences.count)
         self.stage(.take(sequences), now: now)

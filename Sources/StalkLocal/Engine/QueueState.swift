@@ -130,8 +130,7 @@ struct Taker: Sendable {
     var id: UInt64
     var collector: UInt64
     var max: Int
-    /// The lease, in nanoseconds.
-    var lease: Int64
+    var lease: Duration
     var durability: Durability
     /// Whether it leaves with nothing once LMDB was asked; it does not wait for messages to come.
     var isImmediate: Bool

@@ -169,26 +169,26 @@ extension StoreMeta {
 
     init(reading buffer: UnsafeRawBufferPointer) throws(StalkError) {
         var reader = ByteReader(buffer)
+        guard let version = try? reader.read(UInt32.self) else { throw malformed("meta") }
+        guard version <= Self.formatVersion else { throw StalkError.newerStore(found: version) }
         do throws(ByteReader.Truncated) {
-            let version = try reader.read(UInt32.self)
-            guard version <= Self.formatVersion else {
-                throw StalkError.newerStore(found: version)
-            }
-            self.init(store: try reader.read())
-            self.settledFrame = try reader.read()
-            self.nextSequence = try reader.read()
-            self.nextQueue = try reader.read()
-            self.epoch = try reader.read()
-            self.releasedThrough.dueAt = try reader.read()
-            self.releasedThrough.sequence = try reader.read()
-            self.storeTime = try reader.read()
-            self.clockOffset = try reader.read()
-            self.bootID = try reader.readShortText()
-        } catch let error as StalkError {
-            throw error
+            try self.init(reading: &reader)
         } catch {
             throw malformed("meta")
         }
+    }
+
+    private init(reading reader: inout ByteReader) throws(ByteReader.Truncated) {
+        self.init(store: try reader.read())
+        self.settledFrame = try reader.read()
+        self.nextSequence = try reader.read()
+        self.nextQueue = try reader.read()
+        self.epoch = try reader.read()
+        self.releasedThrough.dueAt = try reader.read()
+        self.releasedThrough.sequence = try reader.read()
+        self.storeTime = try reader.read()
+        self.clockOffset = try reader.read()
+        self.bootID = try reader.readShortText()
     }
 }
 

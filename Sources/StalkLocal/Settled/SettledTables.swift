@@ -48,7 +48,7 @@ final class SettledTables: Sendable {
         self.schedule = environment.table("schedule")
         self.dead = environment.table("dead")
         self.dictionaries = environment.table("dictionaries")
-        self.bodies = BodyCodec(maxBodyBytes: maxBodyBytes)
+        self.bodies = try BodyCodec(maxBodyBytes: maxBodyBytes)
         try self.loadDictionaries()
     }
 
@@ -82,7 +82,7 @@ final class SettledTables: Sendable {
         try self.environment.read { transaction throws(StalkError) in
             try transaction.scan(self.dictionaries) { key, value throws(StalkError) in
                 var reader = KeyReader(key)
-                self.bodies.add(dictionary: try reader.readUInt32(), record: value)
+                try self.bodies.add(dictionary: try reader.readUInt32(), record: value)
                 return .next
             }
         }
@@ -95,8 +95,8 @@ final class SettledTables: Sendable {
     /// Compressing comes before it, so that the transaction stays short.
     func apply(_ batch: SettleBatch) throws(StalkError) {
         let changes = batch.changes.sorted { $0.sequence < $1.sequence }
-        let envelopes = self.bodies.envelopes(for: changes)
-        let newDictionaries = self.bodies.takeNewDictionaries()
+        let envelopes = try self.bodies.envelopes(for: changes)
+        let newDictionaries = self.bodies.newDictionaries()
         try self.environment.write { transaction throws(StalkError) in
             for (change, envelope) in zip(changes, envelopes) {
                 try self.apply(change, envelope, &transaction)
@@ -178,6 +178,11 @@ final class SettledTables: Sendable {
     /// - Throws: ``StalkError`` with ``StalkError/Code/corruptValue`` when one of its records fails its checksum.
     func message(_ sequence: UInt64) throws(StalkError) -> SettledMessage? {
         try self.environment.read { transaction throws(StalkError) in try self.message(sequence, transaction) }
+    }
+
+    /// How many messages LMDB holds.
+    func messageCount() throws(StalkError) -> Int {
+        try self.environment.read { transaction throws(StalkError) in try transaction.count(self.messages) }
     }
 
     /// Whether LMDB holds a message.
