@@ -91,15 +91,21 @@ struct WorkCommand: AsyncParsableCommand {
         let errorQueue = try self.errorQueue.map(localQueueName)
         let policy = try self.retryPolicy()
         let command = try ShellCommand(self.command, timeout: self.timeout)
-        let tally = WorkTally()
-        let run = WorkerRun(policy: policy, jobs: self.jobs, drains: self.drain, command: command, tally: tally)
-        defer {
-            let counts = tally.current
-            StandardError.write(self.json ? String(decoding: counts.json.line, as: UTF8.self) : "stalk: \(counts.text)")
-        }
-        try await self.storeOptions.withStore { store in
+        let counters = try await self.storeOptions.withStore { store in
             try store.requireQueue(name)
-            try await run(on: store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue)))
+            let queue = try store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
+            return try await WorkerRun(
+                queue: queue,
+                policy: policy,
+                jobs: self.jobs,
+                drains: self.drain,
+                command: command
+            )()
+        }
+        if self.json {
+            StandardError.write(String(decoding: counters.json.line, as: UTF8.self))
+        } else {
+            StandardError.note(counters.text)
         }
     }
 

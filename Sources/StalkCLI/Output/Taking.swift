@@ -46,7 +46,7 @@ struct Taking {
         let result: Result<Void, any Error>
         do {
             try await withThrowingTaskGroup(of: Void.self) { group in
-                group.addTask { try await held.keepAlive() }
+                group.addTask { await held.keepAlive() }
                 defer { group.cancelAll() }
                 try await self.takeAll()
             }
@@ -132,12 +132,13 @@ final class HeldLeases: Sendable {
         for result in results { try result.get() }
     }
 
-    /// Extends all leases three times per lease until it is cancelled, which ends it without an error.
-    func keepAlive() async throws {
+    /// Extends all leases three times per lease until it is cancelled.
+    ///
+    /// A lease that could not be extended is no failure here: acknowledging it says so, and its message comes again.
+    func keepAlive() async {
         while (try? await Task.sleep(for: self.lease / 3)) != nil {
             for receipts in self.batches() {
-                // A lease that is over already is no failure here: its message simply comes again.
-                _ = try await self.queue.extend(receipts, lease: self.lease)
+                _ = try? await self.queue.extend(receipts, lease: self.lease)
             }
         }
     }
