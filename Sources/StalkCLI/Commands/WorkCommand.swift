@@ -1,0 +1,121 @@
+// `stalk work`: a command for each message.
+
+internal import ArgumentParser
+internal import StalkCore
+internal import StalkLocal
+
+struct WorkCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "work",
+        abstract: "Run a command for each message.",
+        discussion: """
+            The command gets the body on its standard input, and STALK_ID, STALK_QUEUE, STALK_ATTEMPT and \
+            STALK_HEADER_… in its environment. Its exit code decides:
+
+              0             the message is done
+              65 or 100     it failed for good: dead, or off to the error queue
+              anything else the message comes again later
+
+            A command that was killed or took too long counts as a failure that may be tried again.
+
+            What the command wrote last to its standard error is kept as the reason.
+
+              stalk work mail -- ./send.sh
+              stalk work images -j 4 --timeout 1m --error-queue broken -- ./resize.sh
+
+            The first SIGTERM or Ctrl-C lets running commands finish, the second one stops them.
+            """
+    )
+
+    @OptionGroup var storeOptions: StoreOptions
+
+    @Argument(help: "The queue to take from.")
+    var queue: String
+
+    @Option(
+        name: [.customShort("j"), .long],
+        help: ArgumentHelp("How many commands run at a time.", valueName: "count"),
+        transform: { try parseCount($0, atLeast: 1) }
+    )
+    var jobs = 1
+
+    @Option(
+        help: ArgumentHelp(
+            "How often a message is tried in all; 1 never retries. Default: 25.",
+            valueName: "count"
+        ),
+        transform: { try parseCount($0, atLeast: 1) }
+    )
+    var maxAttempts: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "The wait before a failed message comes again. Default: from 1s, growing to 1h, with jitter.",
+            valueName: "duration"
+        ),
+        transform: parseDuration
+    )
+    var retryInterval: Duration?
+
+    @Option(help: ArgumentHelp("The queue that takes what fails for good.", valueName: "queue"))
+    var errorQueue: String?
+
+    @Option(
+        help: ArgumentHelp("How long a command may run before it is killed.", valueName: "duration"),
+        transform: parseDuration
+    )
+    var timeout: Duration?
+
+    @Flag(help: "End when nothing is ready, delayed or worked on.")
+    var drain = false
+
+    @Flag(help: "Report the counts at the end as JSON, on standard error.")
+    var json = false
+
+    @Argument(parsing: .postTerminator, help: ArgumentHelp("The command and its arguments.", valueName: "command"))
+    var command: [String] = []
+
+    func validate() throws {
+        guard !self.command.isEmpty else {
+            throw ValidationError(
+                "There is no command to run: write it behind '--', as in 'stalk work mail -- ./send.sh'."
+            )
+        }
+        guard self.timeout != .zero else {
+            throw ValidationError("A time-out of zero would kill every command at once: give more, or leave it out.")
+        }
+    }
+
+    func run() async throws {
+        let name = try localQueueName(self.queue)
+        let errorQueue = try self.errorQueue.map(localQueueName)
+        let policy = try self.retryPolicy()
+        let command = try ShellCommand(self.command, timeout: self.timeout)
+        let counters = try await self.storeOptions.withStore { store in
+            try store.requireQueue(name)
+            let queue = try store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
+            return try await WorkerRun(
+                queue: queue,
+                policy: policy,
+                jobs: self.jobs,
+                drains: self.drain,
+                command: command
+            )()
+        }
+        if self.json {
+            StandardError.write(String(decoding: counters.json.line, as: UTF8.self))
+        } else {
+            StandardError.note(counters.text)
+        }
+    }
+
+    /// When a failed message comes again.
+    func retryPolicy() throws(StalkError) -> RetryPolicy {
+        let standard = RetryPolicy.standard
+        let maxAttempts = self.maxAttempts ?? standard.maxAttempts
+        guard let interval = self.retryInterval else {
+            return try .exponential(base: standard.interval, cap: standard.cap, maxAttempts: maxAttempts)
+        }
+        return try .fixed(interval, maxAttempts: maxAttempts)
+    }
+}

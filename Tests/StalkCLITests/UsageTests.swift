@@ -1,0 +1,101 @@
+import Subprocess
+import Testing
+
+@testable import StalkCLI
+
+/// What the binary does before it opens a store.
+@Suite("Usage")
+struct UsageTests {
+    @Test("Help and version go to standard output", arguments: [["--help"], ["help", "put"], ["work", "--help"], []])
+    func help(arguments: [String]) async throws {
+        let outcome = try await Tool.run(arguments)
+        #expect(outcome.status == .exited(0))
+        #expect(outcome.text.contains("USAGE: stalk"))
+        #expect(outcome.errors.isEmpty)
+    }
+
+    @Test("The version is one line")
+    func version() async throws {
+        let outcome = try await Tool.run("--version")
+        #expect(outcome.status == .exited(0))
+        #expect(outcome.text.wholeMatch(of: /[0-9]+\.[0-9]+\.[0-9]+\n/) != nil)
+    }
+
+    @Test("Help names every command and every exit code")
+    func helpIsWhole() async throws {
+        let text = try await Tool.run("--help").text
+        for command in ["put", "get", "work", "stats", "peek", "show", "redrive", "verify"] {
+            #expect(text.contains("\n  \(command) "))
+        }
+        #expect(text.split(separator: "\n").allSatisfy { $0.count <= 80 })
+    }
+
+    @Test("Wrong usage ends with 2, and says how it is used on standard error")
+    func wrongUsage() async throws {
+        for arguments in [["put"], ["get", "q", "--wait", "5"], ["nonsense"], ["work", "q"]] {
+            let outcome = try await Tool.run(arguments)
+            #expect(outcome.status == .exited(2))
+            #expect(outcome.output.isEmpty)
+            #expect(outcome.errors.hasPrefix("stalk: ") && outcome.errors.contains("Usage: stalk"))
+        }
+    }
+
+    @Test("A remote queue is refused, naming what is missing")
+    func remoteQueue() async throws {
+        for arguments in [
+            ["put", "sqs://q"], ["get", "nsq://h:1/t"], ["stats", "https://h/q"], ["peek", "sqs://q"],
+            ["redrive", "sqs://q"],
+            ["work", "sqs://q", "--", "true"], ["work", "q", "--error-queue", "sqs://q", "--", "true"],
+        ] {
+            let outcome = try await Tool.run(arguments)
+            #expect(outcome.status == .exited(2))
+            #expect(outcome.errors.contains("has no adapter for"))
+        }
+    }
+
+    @Test("A bad queue name is refused, naming the byte")
+    func queueName() async throws {
+        let outcome = try await Tool.run("put", "a/b")
+        #expect(outcome.status == .exited(2))
+        #expect(outcome.errors.contains("0x2F ('/') at position 1"))
+    }
+
+    @Test("Arguments that are not UTF-8 are refused instead of changed")
+    func notUTF8() async throws {
+        let outcome = try await Tool.shell(#"exec "$STALK" put q --header $'K=\xff' < /dev/null"#)
+        #expect(outcome.status == .exited(2))
+        #expect(outcome.errors.contains("Argument 4 is not UTF-8"))
+    }
+
+    @Test("Only put makes a store; the others say that there is none, and end with 3")
+    func noStore() async throws {
+        try await withTemporaryDirectory { directory in
+            let store = directory + "/store"
+            for arguments in [
+                ["get", "q"], ["work", "q", "--", "true"], ["stats"], ["peek", "q"], ["show", "1-1"], ["redrive", "q"],
+                ["verify"],
+            ] {
+                let outcome = try await Tool.run(arguments, store: store)
+                #expect(outcome.status == .exited(3), "\(arguments)")
+                #expect(outcome.errors.contains("There is no store at \(store)"))
+            }
+            let nothing = try await Tool.run("put", "q", "--lines", store: store)
+            #expect(nothing.status == .exited(0))
+            #expect(nothing.errors == "0 messages published\n")
+            let exists = try await Tool.shell("test -e \(store)").status == .exited(0)
+            #expect(!exists)
+        }
+    }
+
+    @Test("A missing file and a missing command are found out before a store is made")
+    func missing() async throws {
+        try await withTemporaryDirectory { directory in
+            let file = try await Tool.run("put", "q", directory + "/nothing", store: directory + "/store")
+            #expect(file.status == .exited(2))
+            #expect(file.errors.contains("No such file or directory"))
+            let command = try await Tool.run("work", "q", "--", "no-such-command", store: directory + "/store")
+            #expect(command.status == .exited(2))
+            #expect(command.errors.contains("was not found in PATH"))
+        }
+    }
+}
