@@ -154,7 +154,7 @@ extension Engine {
             // The head of a queue stays, since it is wanted next.
             if self.queues[queue].readyInMemory <= self.limits.windowMessages, !self.isBodyLarge(entry) { return }
             self.queues[queue].readyInMemory -= 1
-            self.queues[queue].scanFrom = min(self.queues[queue].scanFrom, entry.key)
+            self.queues[queue].lowerScan(to: entry.key)
             forgotten.insert(queue)
         case .delayed:
             // What is due within the horizon was read into the wheel, so it must stay there.

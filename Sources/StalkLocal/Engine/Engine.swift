@@ -21,7 +21,7 @@ struct Engine {
         static var mask: UInt32 { 0xF000_0000 }
     }
 
-    let limits: EngineLimits
+    var limits: EngineLimits
     /// What the next checkpoint writes about the store as a whole, as far as it is known.
     var meta: StoreMeta
 
