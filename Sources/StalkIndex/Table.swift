@@ -1,6 +1,6 @@
 internal import CLMDB
 internal import CStalkSystem
-package import StalkCore
+internal import StalkCore
 
 /// One named table (an LMDB named database) of an ``Environment``.
 ///
