@@ -79,6 +79,7 @@ let package = Package(
             name: "StalkLocalTests",
             dependencies: [
                 "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkPlatform", "StalkTesting",
+                "StalkWheel",
             ]
         ),
         .testTarget(

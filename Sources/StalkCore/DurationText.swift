@@ -3,21 +3,20 @@
 extension Duration {
     /// The duration in whole milliseconds, rounded up, so that nothing is ever early; clamped to what 64 bits hold.
     package var wholeMillisecondsRoundedUp: Int64 {
+        // First, since `components` traps where the seconds need more than 64 bits.
+        guard self < .milliseconds(Int64.max) else { return .max }
+        guard self > .milliseconds(Int64.min) else { return .min }
         let (seconds, attoseconds) = self.components
-        let (millis, overflow) = seconds.multipliedReportingOverflow(by: 1000)
-        guard !overflow else { return seconds < 0 ? .min : .max }
         let perMilli: Int64 = 1_000_000_000_000_000
-        let whole = attoseconds / perMilli
-        let rest = attoseconds % perMilli
-        let (sum, sumOverflow) = millis.addingReportingOverflow(whole + (rest > 0 ? 1 : 0))
-        return sumOverflow ? .max : sum
+        let (whole, rest) = attoseconds.quotientAndRemainder(dividingBy: perMilli)
+        return seconds * 1000 + whole + (rest > 0 ? 1 : 0)
     }
 
     /// Reads a duration as the command line writes it: a whole number and one of `ms`, `s`, `m`, `h`, `d`.
     ///
     /// - Parameter text: For instance `500ms`, `5s`, `2m`, `3h` or `7d`.
-    /// - Throws: ``StalkError`` with ``StalkError/Code/invalidArgument`` when the unit is missing or unknown, or the number
-    ///   is not a whole one or too large.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/invalidArgument`` when the unit is missing or unknown or the number
+    ///   is not a whole one, with ``StalkError/Code/delayOutOfRange`` when it is too large to count.
     public init(stalk text: String) throws(StalkError) {
         let digits = text.prefix { $0.isASCII && $0.isNumber }
         let unit = text.dropFirst(digits.count)
@@ -30,16 +29,18 @@ extension Duration {
             case "d": 86_400_000
             default: nil
             }
-        guard let number = Int64(digits), let millisPerUnit else {
+        guard !digits.isEmpty, let millisPerUnit else {
             let hint = !digits.isEmpty && unit.isEmpty ? "it needs a unit" : "it is not a duration"
             throw StalkError(
                 .invalidArgument,
                 "Can't read \(quoted(text)): \(hint). Write for instance 500ms, 5s, 2m, 3h or 7d."
             )
         }
-        let (millis, overflow) = number.multipliedReportingOverflow(by: millisPerUnit)
-        guard !overflow else {
-            throw StalkError(.delayOutOfRange, "The duration \(quoted(text)) is too long: at most ten years make sense.")
+        guard let (millis, overflow) = Int64(digits)?.multipliedReportingOverflow(by: millisPerUnit), !overflow else {
+            throw StalkError(
+                .delayOutOfRange,
+                "The duration \(quoted(text)) is too long: at most ten years make sense."
+            )
         }
         self = .milliseconds(millis)
     }

@@ -36,7 +36,12 @@ public struct Receipt: Hashable, Sendable, CustomStringConvertible {
 
     /// Takes a receipt as ``description`` printed it, or as a broker issued it.
     public init(_ text: String) {
-        self.token = Self.parse(text) ?? .opaque(text)
+        // Only what `description` prints is a local receipt: "stalk-01-2-3" would come out as another text than it went in.
+        if let token = Self.parse(text), Receipt(token: token).description == text {
+            self.token = token
+        } else {
+            self.token = .opaque(text)
+        }
     }
 
     /// The receipt as text, without spaces.

@@ -79,10 +79,10 @@ public struct RetryPolicy: Hashable, Sendable {
         case .exponential:
             let capMillis = self.cap.wholeMillisecondsRoundedUp
             let baseMillis = self.interval.wholeMillisecondsRoundedUp
-            let doublings = min(Swift.max(attempt - 1, 0), 62)
+            let doublings = min(Swift.max(attempt, 1) - 1, 62)
             let (grown, overflow) = baseMillis.multipliedReportingOverflow(by: 1 << Int64(doublings))
             let largest = overflow ? capMillis : min(grown, capMillis)
-            return .milliseconds(Int64.random(in: 0...largest, using: &generator))
+            return min(.milliseconds(Int64.random(in: 0...largest, using: &generator)), self.cap)
         }
     }
 
@@ -118,10 +118,12 @@ extension RetryPolicy: CustomStringConvertible {
         var values: [Substring: String] = [:]
         for word in words.dropFirst() {
             let pair = word.split(separator: "=", maxSplits: 1)
-            guard pair.count == 2 else {
-                throw StalkError(.invalidArgument, "Can't read \(quoted(String(word))) in the retry policy \(quoted(text)).")
+            guard pair.count == 2, values.updateValue(String(pair[1]), forKey: pair[0]) == nil else {
+                throw StalkError(
+                    .invalidArgument,
+                    "Can't read \(quoted(String(word))) in the retry policy \(quoted(text))."
+                )
             }
-            values[pair[0]] = String(pair[1])
         }
         let max = values.removeValue(forKey: "max")
         let maxAttempts = max.flatMap { Int($0) }

@@ -9,7 +9,7 @@ public struct StalkError: Error, Sendable {
         private enum Value: String {
             case invalidArgument, invalidQueueName, bodyTooLarge, delayOutOfRange, unsupported
             case noSuchQueue, noSuchMessage, staleReceipt, foreignReceipt
-            case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, networkFileSystem
+            case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, noSuchStore, networkFileSystem
             case permissionDenied, pathTooLong, closed, unavailable, corruptValue, interrupted
         }
 
@@ -52,6 +52,8 @@ public struct StalkError: Error, Sendable {
         public static var newerFormat: Code { Code(.newerFormat) }
         /// The place is a file, or a directory of another program.
         public static var notAStore: Code { Code(.notAStore) }
+        /// There is no store at this place, and it was not to be made.
+        public static var noSuchStore: Code { Code(.noSuchStore) }
         /// The place is on a network file system, where locks and syncs can't be trusted.
         public static var networkFileSystem: Code { Code(.networkFileSystem) }
         /// The operating system refused access.

@@ -1,85 +1,145 @@
 // One directory on disk holding many queues.
 
 public import StalkCore
+internal import StalkFiles
+internal import StalkIndex
+internal import StalkPlatform
+internal import Synchronization
 
 /// A durable store of queues in one directory, owned by this process while it is open.
+///
+/// Everything that was acknowledged with ``Durability/synced`` survives the death of the process and a power cut. Opening
+/// recovers from whatever a crash left behind. What each call promises is in `docs/durability.md`.
+///
+/// ```swift
+/// let store = try await LocalStore.open(at: "/var/lib/app/queues")
+/// let mail = try store.queue("mail")
+/// try await mail.publish(Message("hello"))
+/// ```
 public final class LocalStore: Sendable {
-    static let stubCapabilities = CollectorCapabilities(
-        maxBodyBytes: 0, maxDelay: .zero, maxLease: .zero, maxBatch: 0, ordering: .firstInFirstOut,
-        leaseExtension: true, atomicPublish: true, uncountedRelease: true, durableDelay: true)
+    /// Where the store is.
+    public let path: String
+    /// What opening found and mended.
+    public let recovery: RecoveryReport
+
+    let core: StoreCore
+    let inspector: StoreInspector
+    private let threads: StoreThreads
+    private let lock: Mutex<DirectoryLock?>
+
+    private init(path: String, _ opened: StoreOpening.Opened) {
+        self.path = path
+        self.recovery = opened.report
+        self.core = opened.core
+        self.inspector = StoreInspector(core: opened.core)
+        self.threads = opened.threads
+        self.lock = Mutex(opened.lock)
+    }
+
+    deinit {
+        // A store that is let go without close() loses nothing: its threads end, and the log says the rest.
+        self.core.stop()
+    }
 
     /// Opens the store in a directory, recovering from whatever a crash left there.
+    ///
+    /// - Parameters:
+    ///   - path: The directory.
+    ///   - options: How to open it.
+    /// - Throws: ``StalkError``: ``StalkError/Code/storeBusy`` when another process owns it,
+    ///   ``StalkError/Code/notAStore``, ``StalkError/Code/noSuchStore``, ``StalkError/Code/newerFormat``,
+    ///   ``StalkError/Code/storeDamaged``, ``StalkError/Code/networkFileSystem``,
+    ///   ``StalkError/Code/permissionDenied``, ``StalkError/Code/pathTooLong`` or ``StalkError/Code/storageFull``.
     public static func open(at path: String, options: LocalStoreOptions = .init()) async throws -> LocalStore {
-        throw StalkError(.unsupported, "not built yet")
-    }
-
-    /// What opening found and mended.
-    public var recovery: RecoveryReport {
-        RecoveryReport(replayedFrames: 0, replayedRecords: 0, tornBytes: 0, quarantinedFrames: 0)
+        let opening = StoreOpening(path: path, options: options)
+        let opened = try await onOwnThread("stalk-open") { () throws(StalkError) in try opening.run() }
+        return LocalStore(path: path, opened)
     }
 
     /// A collector on a queue, which starts asleep; the queue is made by its first publish.
-    public func queue(_ name: QueueName, options: LocalQueueOptions = .init()) throws -> LocalQueue {
-        LocalQueue(queue: name)
+    ///
+    /// - Parameters:
+    ///   - name: The queue.
+    ///   - options: How the collector behaves.
+    public func queue(_ name: QueueName, options: LocalQueueOptions = .init()) -> LocalQueue {
+        LocalQueue(queue: name, options: options, store: self)
     }
 
     /// A collector on a queue, which starts asleep; the queue is made by its first publish.
+    ///
+    /// - Parameters:
+    ///   - name: The queue.
+    ///   - options: How the collector behaves.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/invalidQueueName``, naming the byte that is not allowed.
     public func queue(_ name: String, options: LocalQueueOptions = .init()) throws -> LocalQueue {
-        try self.queue(QueueName(name), options: options)
+        self.queue(try QueueName(name), options: options)
     }
 
     /// Whether the store holds the queue.
-    public func hasQueue(_ name: QueueName) -> Bool { false }
-
-    /// The figures of the store and its queues.
-    public func stats() async throws -> StoreStats { throw StalkError(.unsupported, "not built yet") }
-
-    /// The messages of a queue in one state, first in line first, without taking them.
     ///
-    /// Throws noSuchQueue.
-    public func peek(_ queue: QueueName, state: MessageState = .ready, max: Int = 10) async throws -> [StoredMessage] {
-        throw StalkError(.unsupported, "not built yet")
-    }
-
-    /// One message. Throws noSuchMessage.
-    public func message(_ id: MessageID) async throws -> StoredMessage {
-        throw StalkError(.unsupported, "not built yet")
-    }
-
-    /// Sends dead messages of a queue (and, when it is a named error queue, messages that died elsewhere) back to the
-    /// queue where they died, ready, attempts from zero, history kept.
-    ///
-    /// - Parameters:
-    ///   - queue: The queue.
-    ///   - max: The most to send back; nil for all.
-    ///   - progress: called now and then with the number done so far.
-    /// - Returns: How many went back.
-    public func redrive(
-        _ queue: QueueName,
-        max: Int? = nil,
-        progress: (@Sendable (Int) -> Void)? = nil
-    ) async throws -> Int {
-        throw StalkError(.unsupported, "not built yet")
+    /// - Parameter name: The queue.
+    public func hasQueue(_ name: QueueName) -> Bool {
+        self.core.look { $0.queueNumbers[name] != nil }
     }
 
     /// Returns once everything published or finished so far survives a power cut.
-    public func sync() async throws {}
-
-    /// Moves what gathered in the log into LMDB.
-    public func checkpoint() async throws {}
-
-    /// Ends all waiting calls, writes a checkpoint and gives the store up. Closing twice is harmless.
-    public func close() async throws {}
-
-    /// Checks every checksum of the log and of LMDB in a store that nobody has open; changes nothing.
     ///
-    /// - Parameters:
-    ///   - path: The store's directory
-    ///   - progress: called now and then with (bytes checked, bytes in all).
-    public static func verify(
-        at path: String,
-        progress: (@Sendable (Int, Int) -> Void)? = nil
-    ) async throws -> VerifyReport {
-        throw StalkError(.unsupported, "not built yet")
+    /// - Throws: ``StalkError`` with ``StalkError/Code/storageFailed`` when the disk failed.
+    public func sync() async throws {
+        try await withCheckedThrowingContinuation { continuation in
+            self.core.step { engine, _ in
+                engine.waitForSync { outcome in continuation.resume(with: outcome) }
+            }
+        }
+    }
+
+    /// Moves what gathered in the log into LMDB; this happens by itself, and calling it is never needed for safety.
+    ///
+    /// - Throws: ``StalkError`` with ``StalkError/Code/storageFull`` or ``StalkError/Code/storageFailed``.
+    public func checkpoint() async throws {
+        try await withCheckedThrowingContinuation { continuation in
+            self.core.step { engine, _ in
+                engine.requestCheckpoint { outcome in continuation.resume(with: outcome) }
+            }
+        }
+    }
+
+    /// Ends all waiting calls, writes a checkpoint and gives the store up; closing twice is harmless.
+    ///
+    /// Leases are over with the owner: what was taken and not finished comes again.
+    ///
+    /// - Throws: ``StalkError`` when the last checkpoint failed; nothing is lost then either, since the log has it all.
+    public func close() async throws {
+        let isOpen = self.lock.withLock { $0 != nil }
+        guard isOpen else { return }
+        let failed: StalkError? = await {
+            do {
+                self.core.step { engine, _ in engine.endWaits(with: .storeClosed) }
+                try await self.sync()
+                try await self.checkpoint()
+                return nil
+            } catch {
+                return error as? StalkError
+            }
+        }()
+        self.core.step { engine, _ in engine.fail(.storeClosed) }
+        await self.giveUp()
+        if let failed, failed.code != .closed { throw failed }
+    }
+
+    /// Ends the threads, closes LMDB and gives the lock back.
+    func giveUp() async {
+        _ = try? await onOwnThread("stalk-close") { () throws(StalkError) in
+            self.threads.stop()
+            self.core.tables.bodies.finishTraining()
+            self.core.tables.environment.close()
+            self.lock.withLock { $0 = nil }
+        }
+    }
+}
+
+extension StalkError {
+    static var storeClosed: StalkError {
+        StalkError(.closed, "The store was closed: open it again.")
     }
 }

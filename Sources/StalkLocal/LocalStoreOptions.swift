@@ -16,9 +16,9 @@ public struct LocalStoreOptions: Sendable {
     public var createIfMissing: Bool
     /// What to do about damage that no crash can cause.
     public var onDamage: DamagePolicy
-    /// The largest body, in bytes, from 0 to 8 MiB.
+    /// The largest body, in bytes, up to half a segment.
     public var maxBodyBytes: Int
-    /// The size of a log segment, in bytes, from 64 KiB to 1 GiB; it also bounds one call's records.
+    /// The size of a log segment, in bytes, from 64 KiB to 1 GiB; a body takes at most half of one.
     public var segmentBytes: Int
     /// How much log gathers before a checkpoint moves it into LMDB, in bytes.
     public var checkpointBytes: Int
@@ -34,7 +34,7 @@ public struct LocalStoreOptions: Sendable {
         createIfMissing: Bool = true,
         onDamage: DamagePolicy = .refuse,
         maxBodyBytes: Int = 1 << 20,
-        segmentBytes: Int = 16 << 20,
+        segmentBytes: Int = 8 << 20,
         checkpointBytes: Int = 64 << 20,
         idleCheckpointDelay: Duration = .seconds(2),
         releaseRate: Int = 250_000,

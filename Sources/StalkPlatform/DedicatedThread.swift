@@ -56,4 +56,18 @@ public final class DedicatedThread: Sendable {
         }
         if let handle { pthread_join(handle, nil) }
     }
+
+    /// Lets the thread end by itself; nobody will wait for it.
+    public func detach() {
+        let handle = self.handle.withLock { handle in
+            defer { handle = nil }
+            return handle
+        }
+        if let handle { pthread_detach(handle) }
+    }
+
+    /// Lets other threads go first.
+    public static func yield() {
+        sched_yield()
+    }
 }

@@ -1,0 +1,121 @@
+internal import CLMDB
+internal import CStalkSystem
+internal import Glibc
+internal import StalkCore
+
+/// LMDB's environment and the claim on its directory: opened together, closed together.
+final class EnvironmentHandle {
+    let pointer: OpaquePointer
+    private let claim: DirectoryClaim
+
+    /// Opens the environment; the tables come later.
+    init(path: String, mapBytes: Int, tableCount: Int, createIfMissing: Bool) throws(StalkError) {
+        let claim = try DirectoryClaim(path)
+        let usedBytes = try DataFile.prepare(in: claim, createIfMissing: createIfMissing)
+        var created: OpaquePointer?
+        try check(mdb_env_create(&created), "open the index in \(path)")
+        guard let pointer = created else { throw .lmdb(ENOMEM, "open the index in \(path)") }
+        self.pointer = pointer
+        self.claim = claim
+        // From here on a throw runs deinit, which closes.
+        let mapBytes = Self.mapBytes(atLeast: mapBytes, usedBytes: usedBytes ?? 0, tableCount: tableCount)
+        try check(mdb_env_set_mapsize(pointer, mapBytes), "set the map size of \(path)")
+        try check(mdb_env_set_maxdbs(pointer, UInt32(tableCount)), "set the table count of \(path)")
+        try check(mdb_env_set_maxreaders(pointer, Self.readersMax), "set the reader count of \(path)")
+        // The default sync mode: no other survives a power cut. MDB_NOTLS lets a thread pool read.
+        try check(mdb_env_open(pointer, path, UInt32(MDB_NOTLS), 0o600), "open the index in \(path)")
+        if usedBytes == nil {
+            // LMDB syncs neither its first meta pages nor the directory.
+            try check(mdb_env_sync(pointer, 1), "sync the new index in \(path)")
+            try self.claim.sync()
+        }
+    }
+
+    deinit {
+        mdb_env_close(self.pointer)
+    }
+
+    var path: String { self.claim.path }
+
+    /// Frees the reader slots of processes that died; returns how many.
+    func checkReaders() throws(StalkError) -> Int {
+        var dead: CInt = 0
+        try check(mdb_reader_check(self.pointer, &dead), "check the readers of \(self.path)")
+        return Int(dead)
+    }
+
+    /// The descriptor that LMDB itself has of data.mdb; it must not be closed.
+    var dataDescriptor: CInt {
+        var descriptor: CInt = -1
+        mdb_env_get_fd(self.pointer, &descriptor)
+        return descriptor
+    }
+
+    var fileBytes: Int {
+        var status = stat()
+        return fstat(self.dataDescriptor, &status) == 0 ? Int(status.st_size) : 0
+    }
+
+    var mapBytes: Int {
+        var info = MDB_envinfo()
+        mdb_env_info(self.pointer, &info)
+        return info.me_mapsize
+    }
+
+    /// False once ``replaceMap(_:)`` has failed for good: then only closing is left.
+    private(set) var hasMap = true
+
+    /// Replaces the map by one of another size (0: the size that another process gave to it), with no transaction open.
+    func replaceMap(_ mapBytes: Int) throws(StalkError) {
+        // LMDB unmaps first and can't go back, so find out with a map of our own whether there is room.
+        let probe = mmap(nil, max(1, mapBytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let probe, probe != MAP_FAILED else { throw .lmdb(errno, "map \(mapBytes) bytes of \(self.path)") }
+        munmap(probe, max(1, mapBytes))
+        let status = mdb_env_set_mapsize(self.pointer, mapBytes)
+        if status != MDB_SUCCESS, status != EINVAL { self.hasMap = false }
+        try check(status, "map \(mapBytes) bytes of \(self.path)")
+    }
+
+    /// The code that says how the disk is full (or a quota, or a file size limit), or nil if a mebibyte more fits.
+    func fullDisk() -> LMDBCode? {
+        let fileBytes = self.fileBytes
+        guard CStalkSystem_fallocate(self.dataDescriptor, off_t(fileBytes), 1 << 20) != 0 else {
+            // Pages past the last commit: LMDB has no use for them yet.
+            ftruncate(self.dataDescriptor, off_t(fileBytes))
+            return nil
+        }
+        let error = errno
+        return [ENOSPC, EDQUOT, EFBIG].contains(error) ? LMDBCode(rawValue: error) : nil
+    }
+
+    /// Opens the tables in one transaction, and creates those that are missing if asked.
+    func openTables(_ names: [String], create: Bool) throws(StalkError) -> [String: Table] {
+        var tables: [String: Table] = [:]
+        var action = "open the tables of \(self.path)"
+        do throws(LMDBCode) {
+            let transaction = try WriteTransaction(self.pointer)
+            for name in names {
+                var table: MDB_dbi = 0
+                let flags = create ? UInt32(MDB_CREATE) : 0
+                action = "open the table \(name) of \(self.path)"
+                let status = mdb_dbi_open(transaction.handle.pointer, name, flags, &table)
+                guard status == MDB_SUCCESS else { throw LMDBCode(rawValue: status) }
+                tables[name] = Table(handle: table, name: name)
+            }
+            try transaction.commit()
+        } catch {
+            guard error.rawValue == MDB_NOTFOUND else { throw .lmdb(error.rawValue, action) }
+            throw StalkError(.storeDamaged, "Can't \(action): it is not there; run 'stalk verify'.", cause: error)
+        }
+        return tables
+    }
+
+    static var readersMax: UInt32 { 126 }
+
+    /// A whole number of pages with room to create the tables, which happens before the map can grow.
+    private static func mapBytes(atLeast byteCount: Int, usedBytes: Int, tableCount: Int) -> Int {
+        let pageBytes = sysconf(CInt(_SC_PAGESIZE))
+        let spare = (16 + 4 * tableCount) * pageBytes
+        return (max(byteCount, usedBytes + spare) + pageBytes - 1) / pageBytes * pageBytes
+    }
+}

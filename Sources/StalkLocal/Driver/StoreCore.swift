@@ -1,0 +1,101 @@
+// The lock around the engine, and what a step leaves to do.
+
+internal import StalkCore
+internal import StalkFiles
+internal import StalkLog
+internal import StalkPlatform
+internal import Synchronization
+
+/// What the threads and the callers of a store share.
+final class StoreCore: Sendable {
+    let directory: RealDirectory
+    let tables: SettledTables
+    let options: LocalStoreOptions
+    let limits: EngineLimits
+    let clock: any StoreClock
+    /// The store's clock less the time since boot, in nanoseconds.
+    let clockOffset: Int64
+
+    let logWaker: Waker
+    let schedulerWaker: Waker
+    let keeperWaker: Waker
+    /// Wakes the keeper when what it waits for was synced.
+    let syncWaker: Waker
+    private let engine: Mutex<Engine>
+    private let stopping = Atomic<Bool>(false)
+
+    init(
+        engine: consuming Engine,
+        directory: RealDirectory,
+        tables: SettledTables,
+        options: LocalStoreOptions,
+        clockOffset: Int64
+    ) throws(StalkError) {
+        self.directory = directory
+        self.tables = tables
+        self.options = options
+        self.limits = engine.limits
+        self.clock = options.clock
+        self.clockOffset = clockOffset
+        self.logWaker = try Waker()
+        self.schedulerWaker = try Waker()
+        self.keeperWaker = try Waker()
+        self.syncWaker = try Waker()
+        self.engine = Mutex(engine)
+    }
+
+    /// The store's clock.
+    var now: Moment { Moment(nanoseconds: self.clock.bootTime().nanoseconds + self.clockOffset) }
+
+    /// The wall clock, in milliseconds since 1970.
+    var wall: Int64 { self.clock.wallTime().millisecondsSince1970 }
+
+    /// The time since boot at a reading of the store's clock.
+    func bootTime(at milliseconds: Int64) -> BootTime {
+        let (nanos, overflow) = milliseconds.multipliedReportingOverflow(by: 1_000_000)
+        return BootTime(nanoseconds: overflow ? .max : nanos - self.clockOffset)
+    }
+
+    /// Changes the engine under its lock, and does what that leaves to do after the lock is released.
+    @discardableResult
+    func step<Result: Sendable>(_ change: (inout Engine, Moment) -> (Result, Actions)) -> Result {
+        let now = self.now
+        let (result, actions) = self.engine.withLock { engine in
+            var (result, actions) = change(&engine, now)
+            actions.saveSignals(&engine)
+            return (result, actions)
+        }
+        self.perform(actions)
+        return result
+    }
+
+    /// Changes the engine under its lock, and does what that leaves to do after the lock is released.
+    func step(_ change: (inout Engine, Moment) -> Actions) {
+        self.step { engine, now in ((), change(&engine, now)) }
+    }
+
+    /// Looks at the engine under its lock.
+    func look<Result: Sendable>(_ body: (inout Engine) -> Result) -> Result {
+        self.engine.withLock { body(&$0) }
+    }
+
+    private func perform(_ actions: Actions) {
+        if actions.wakesLog { self.logWaker.signal() }
+        if actions.wakesScheduler { self.schedulerWaker.signal() }
+        if actions.wakesKeeper { self.keeperWaker.signal() }
+        for reply in actions.replies { reply() }
+    }
+
+    // MARK: Stopping
+
+    /// Whether the threads are to end once they have nothing left to do.
+    var isStopping: Bool { self.stopping.load(ordering: .acquiring) }
+
+    /// Lets the threads end.
+    func stop() {
+        self.stopping.store(true, ordering: .releasing)
+        self.logWaker.signal()
+        self.schedulerWaker.signal()
+        self.keeperWaker.signal()
+    }
+}

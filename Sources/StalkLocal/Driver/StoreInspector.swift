@@ -1,0 +1,208 @@
+// Looking into a store: memory and LMDB read together, so that they can't contradict each other.
+
+internal import StalkCore
+internal import StalkIndex
+
+/// Reads what is in a store without taking it.
+struct StoreInspector: Sendable {
+    let core: StoreCore
+
+    /// Whether a message that memory does not know is finished.
+    func isGone(_ sequence: UInt64) async throws -> Bool {
+        try await onOwnThread("stalk-look") { () throws(StalkError) in
+            try self.consistently { _ in () } read: { _ throws(StalkError) in
+                try !self.core.tables.contains(sequence)
+            }
+        }
+    }
+
+    /// Reads memory and then LMDB, again if memory forgot something meanwhile.
+    private func consistently<Overlay: Sendable, Value>(
+        _ overlay: (inout Engine) -> Overlay,
+        read: (Overlay) throws(StalkError) -> Value
+    ) throws(StalkError) -> Value {
+        while true {
+            let (epoch, seen) = self.core.look { engine in (engine.epoch, overlay(&engine)) }
+            let value = try read(seen)
+            if self.core.look({ $0.epoch }) == epoch { return value }
+        }
+    }
+
+    // MARK: One message
+
+    func message(_ id: MessageID) async throws -> StoredMessage {
+        guard let sequence = id.sequence else { throw Self.noSuchMessage(id) }
+        return try await onOwnThread("stalk-look") { () throws(StalkError) in
+            let found = try self.consistently { $0.entries[sequence] } read: { entry throws(StalkError) in
+                if let entry { return entry.status == .gone ? nil : self.stored(entry) }
+                guard let message = try self.core.tables.message(sequence) else { return nil }
+                return self.stored(message, self.core.look { self.state(of: message.standing, $0) })
+            }
+            guard let found else { throw Self.noSuchMessage(id) }
+            return found
+        }
+    }
+
+    private static func noSuchMessage(_ id: MessageID) -> StalkError {
+        StalkError(
+            .noSuchMessage,
+            "The store holds no message \(quoted(id.rawValue)): it was finished, or the id is another store's."
+        )
+    }
+
+    private func state(of standing: MessageStanding, _ engine: Engine) -> MessageState {
+        if standing.isDead { return .dead }
+        let waits = standing.isScheduled && standing.key.scheduleKey > engine.meta.releasedThrough
+        return waits ? .delayed : .ready
+    }
+
+    // MARK: A queue
+
+    func peek(_ queue: QueueName, state: MessageState, max: Int) async throws -> [StoredMessage] {
+        let number = try self.number(of: queue)
+        return try await onOwnThread("stalk-look") { () throws(StalkError) in
+            try self.consistently { engine in
+                (engine.overlay(of: number), engine.meta.releasedThrough)
+            } read: { overlay, released throws(StalkError) in
+                try self.peek(number, state: state, max: max, overlay, released)
+            }
+        }
+    }
+
+    private func peek(
+        _ number: UInt32,
+        state: MessageState,
+        max: Int,
+        _ overlay: [UInt64: Entry],
+        _ released: ScheduleKey
+    ) throws(StalkError) -> [StoredMessage] {
+        let inMemory = overlay.values.filter { $0.queue == number && $0.state == state }
+        var found = inMemory.map { (key: $0.key, message: Optional(self.stored($0))) }
+        if state != .leased {
+            var settled = 0
+            let start = state == .delayed ? OrderKey(after: released) : .first
+            try self.core.tables.forEachPlace(of: number, isDead: state == .dead, from: start) { key, isScheduled in
+                let waits = isScheduled && key.scheduleKey > released
+                if overlay[key.sequence] == nil, state == .dead || waits == (state == .delayed) {
+                    found.append((key, nil))
+                    settled += 1
+                }
+                return settled < max
+            }
+        }
+        var messages: [StoredMessage] = []
+        for (key, message) in found.sorted(by: { $0.key < $1.key }) where messages.count < max {
+            if let message {
+                messages.append(message)
+            } else if let message = try self.core.tables.message(key.sequence) {
+                messages.append(self.stored(message, state))
+            }
+        }
+        return messages
+    }
+
+    func number(of queue: QueueName) throws(StalkError) -> UInt32 {
+        if let failure = self.core.look({ $0.failure }), failure.code == .closed { throw failure }
+        guard let number = self.core.look({ $0.queueNumbers[queue] }) else {
+            throw StalkError(.noSuchQueue, "The store holds no queue \(queue): a queue is made by its first publish.")
+        }
+        return number
+    }
+
+    // MARK: Figures
+
+    func stats(owner: Int32) async throws -> StoreStats {
+        try await onOwnThread("stalk-look") { () throws(StalkError) in
+            let now = self.core.now
+            var stats = self.core.look { engine in
+                let segments = engine.retiredSegments.count + engine.room.spares.count + 1
+                return StoreStats(
+                    queues: engine.queues.numbers.map { engine.stats(of: $0) },
+                    logBytes: segments * engine.limits.segmentBytes,
+                    lmdbBytes: 0,
+                    checkpointLag: engine.bytesSinceCheckpoint,
+                    owner: owner,
+                    setAside: engine.setAside
+                )
+            }
+            stats.lmdbBytes = self.core.tables.environment.fileBytes
+            for (name, key) in try self.firstReady() {
+                guard let position = stats.queues.firstIndex(where: { $0.name == name }) else { continue }
+                stats.queues[position].oldestAge = .milliseconds(max(0, now.milliseconds - key.dueAt))
+            }
+            stats.queues.sort { $0.name < $1.name }
+            return stats
+        }
+    }
+
+    /// The message that is first in line in each queue that has a ready one.
+    private func firstReady() throws(StalkError) -> [QueueName: OrderKey] {
+        try self.consistently { engine in
+            let middles = engine.queues.numbers.filter { engine.queues[$0].readyInMiddle > 0 }
+            let overlays = middles.map { (number: $0, from: engine.queues[$0].scanFrom, engine.overlay(of: $0)) }
+            return (engine.firstReadyInMemory(), overlays, engine.queues.numbers.map { engine.queues[$0].name })
+        } read: { inMemory, overlays, names throws(StalkError) in
+            var first = inMemory
+            for (number, from, overlay) in overlays {
+                try self.core.tables.forEachPlace(of: number, isDead: false, from: from) { key, _ in
+                    if overlay[key.sequence] != nil { return true }
+                    first[number] = min(first[number] ?? key, key)
+                    return false
+                }
+            }
+            return Dictionary(uniqueKeysWithValues: first.map { (names[Int($0.key) - 1], $0.value) })
+        }
+    }
+
+    // MARK: Messages as others see them
+
+    private func stored(_ entry: Entry) -> StoredMessage {
+        let message = SettledMessage(standing: entry.standing, content: entry.content)
+        return self.stored(message, entry.state ?? (entry.standing.isScheduled ? .delayed : .ready))
+    }
+
+    private func stored(_ message: SettledMessage, _ state: MessageState) -> StoredMessage {
+        let standing = message.standing
+        let (queue, diedIn) = self.core.look { engine in
+            (engine.queues[standing.queue].name, standing.diedIn == 0 ? nil : engine.queues[standing.diedIn].name)
+        }
+        return StoredMessage(
+            id: MessageID(sequence: standing.key.sequence),
+            queue: queue,
+            state: state,
+            body: message.content.body,
+            headers: message.content.headers,
+            attempts: Int(standing.attempts),
+            publishedAt: Timestamp(millisecondsSince1970: message.content.publishedAt),
+            dueAt: Timestamp(millisecondsSince1970: standing.key.dueAt),
+            failures: standing.failures.map { failure in
+                Failure(
+                    attempt: Int(failure.attempt),
+                    at: Timestamp(millisecondsSince1970: failure.at),
+                    reason: failure.reason
+                )
+            },
+            diedIn: diedIn
+        )
+    }
+}
+
+extension Entry {
+    /// How others see the status; what is on its way to the disk is seen as what it will be.
+    var state: MessageState? {
+        switch self.status {
+        case .ready: .ready
+        case .delayed: .delayed
+        case .leased: .leased
+        case .dead: .dead
+        case .staged, .gone: nil
+        }
+    }
+}
+
+extension OrderKey {
+    /// The first place behind what the schedule has released.
+    fileprivate init(after released: ScheduleKey) {
+        self.init(priority: 0, dueAt: released.dueAt, sequence: released.sequence)
+    }
+}

@@ -1,0 +1,81 @@
+// Checking every checksum of a store that nobody has open.
+
+internal import StalkCore
+internal import StalkFiles
+internal import StalkIndex
+internal import StalkLog
+
+/// Reads a store from end to end and changes nothing.
+struct StoreVerification {
+    let path: String
+    let progress: (@Sendable (Int, Int) -> Void)?
+
+    /// Checks the store; blocks.
+    func run() throws(StalkError) -> VerifyReport {
+        let directory = try RealDirectory(path: self.path, createIfMissing: false)
+        guard let marker = try StoreMarker.read(in: directory, lockName: StoreOpening.lockName) else {
+            throw StalkError(.noSuchStore, "There is no store at \(self.path).")
+        }
+        let lock = try directory.lock(StoreOpening.lockName)
+        defer { _ = lock }
+        var report = VerifyReport(frames: 0, records: 0, messages: 0, tornBytes: 0, problems: [])
+        let settled = self.verifyTables(marker, &report)
+        try self.verifyLog(directory, marker, settled: settled, &report)
+        return report
+    }
+
+    private func verifyTables(_ marker: StoreMarker, _ report: inout VerifyReport) -> UInt64 {
+        do throws(StalkError) {
+            let tables = try SettledTables(
+                path: "\(self.path)/\(StoreOpening.indexDirectory)", createIfMissing: false, maxBodyBytes: 1 << 30)
+            defer { tables.environment.close() }
+            let meta = try tables.readMeta()
+            let total = try tables.messageCount()
+            let (messages, problems) = try tables.verify { done in self.progress?(done, total) }
+            report.messages = messages
+            report.problems += problems
+            if let meta, meta.store != marker.store {
+                report.problems.append(
+                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: "it belongs to another store"))
+            }
+            return meta?.settledFrame ?? 0
+        } catch {
+            // A store that was made and killed before its first checkpoint has no tables yet.
+            if error.code != .noSuchStore, error.code != .notAStore {
+                report.problems.append(
+                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: error.message))
+            }
+            return 0
+        }
+    }
+
+    private func verifyLog(
+        _ directory: RealDirectory,
+        _ marker: StoreMarker,
+        settled: UInt64,
+        _ report: inout VerifyReport
+    ) throws(StalkError) {
+        let reader = LogReader(directory: directory, store: marker.store, settled: settled, fromDisk: false)
+        var problems: [VerifyReport.Problem] = []
+        var records = 0
+        let summary = try reader.read { damage in
+            problems.append(
+                VerifyReport.Problem(
+                    file: Segment.path(damage.place.segment), offset: damage.place.offset,
+                    what: "\(damage.what) \(damage.bytes) bytes are affected."))
+        } _: { frame throws(StalkError) in
+            do throws(StalkError) {
+                try frame.forEachRecord { _ in records += 1 }
+            } catch {
+                guard error.code == .storeDamaged else { throw error }
+                problems.append(
+                    VerifyReport.Problem(
+                        file: Segment.path(frame.place.segment), offset: frame.place.offset, what: error.message))
+            }
+        }
+        report.frames = summary.frames
+        report.records = records
+        report.tornBytes = summary.tornBytes
+        report.problems += problems
+    }
+}

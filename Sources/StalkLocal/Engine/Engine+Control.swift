@@ -1,0 +1,136 @@
+// Collectors, redrive, and looking at what is there.
+
+internal import StalkCore
+internal import StalkLog
+
+extension Engine {
+    mutating func addCollector(of queue: QueueName) -> UInt64 {
+        let id = self.makeID()
+        self.collectors[id] = CollectorState(queue: queue)
+        return id
+    }
+
+    /// Forgets a collector; what it holds stays leased until it is finished or expires.
+    mutating func removeCollector(_ id: UInt64) {
+        self.collectors[id] = nil
+    }
+
+    mutating func control(_ command: CollectorCommand, of id: UInt64, now: Moment) -> (CollectorStatus, Actions) {
+        var actions = Actions()
+        switch command {
+        case .report: break
+        case .sleep: self.collectors[id]?.isAsleep = true
+        case .wake: self.collectors[id]?.isAsleep = false
+        case .scale(let most): self.collectors[id]?.maxInFlight = most
+        }
+        let state = self.collectors[id]
+        if let queue = state?.queue, let number = self.queueNumbers[queue], self.failure == nil {
+            self.serveTakers(of: number, now: now, &actions)
+            if !self.staging.isEmpty { actions.wakesLog = true }
+        }
+        let status = CollectorStatus(
+            isAsleep: state?.isAsleep ?? true, maxInFlight: state?.maxInFlight, inFlight: state?.inFlight ?? 0)
+        return (status, actions)
+    }
+
+    /// Lets a caller wait until a queue holds nothing ready, delayed or leased.
+    mutating func waitUntilDrained(
+        _ queue: QueueName,
+        id: UInt64,
+        _ reply: @escaping @Sendable (Result<Void, any Error>) -> Void
+    ) -> Actions {
+        var actions = Actions()
+        if let failure = self.failure {
+            actions.replies.append { reply(.failure(failure)) }
+            return actions
+        }
+        guard let number = self.queueNumbers[queue], !self.queues[number].isDrained else {
+            actions.replies.append { reply(.success(())) }
+            return actions
+        }
+        self.queues[number].drainWaiters[id] = reply
+        return actions
+    }
+
+    mutating func cancelDrainWait(_ id: UInt64, of queue: QueueName) -> Actions {
+        var actions = Actions()
+        guard let number = self.queueNumbers[queue],
+            let reply = self.queues[number].drainWaiters.removeValue(forKey: id)
+        else { return actions }
+        actions.replies.append { reply(.failure(CancellationError())) }
+        return actions
+    }
+
+    /// Sends messages back to where they died; the ones that are not in an error queue any more are passed over.
+    ///
+    /// - Parameters:
+    ///   - sequences: The messages.
+    ///   - found: Those that memory does not know, as LMDB held them at `epoch`.
+    /// - Returns: How many went back; `nil` when it must be tried again, since memory forgot something meanwhile or the
+    ///   log has no room.
+    mutating func redrive(
+        _ sequences: [UInt64],
+        found: [SettledMessage],
+        epoch: UInt64,
+        now: Moment
+    ) -> (Result<Int?, StalkError>, Actions) {
+        var actions = Actions()
+        if let failure = self.failure { return (.failure(failure), actions) }
+        guard epoch == self.epoch else { return (.success(nil), actions) }
+        let size = 64 + 8 * sequences.count
+        guard self.room.admits(frameBytes: self.staging.bytes.count + size, reserve: 0) else {
+            actions.wakesKeeper = true
+            return (self.roomFailure.map { .failure($0) } ?? .success(nil), actions)
+        }
+        for message in found where self.entries[message.standing.key.sequence] == nil {
+            self.addForReplay(message, now: now)
+        }
+        let redrivable = sequences.filter { self.isRedrivable($0) }
+        guard !redrivable.isEmpty else { return (.success(0), actions) }
+        self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
+        self.stage(.redrive(at: self.lastReadyAt, messages: redrivable), now: now)
+        for sequence in redrivable { self.apply(redrive: sequence, dueAt: self.lastReadyAt, now: now, &actions) }
+        actions.wakesLog = true
+        return (.success(redrivable.count), actions)
+    }
+
+    func isRedrivable(_ sequence: UInt64) -> Bool {
+        guard let entry = self.entries[sequence] else { return false }
+        return entry.status == .dead || entry.status == .ready && entry.standing.diedIn != 0
+    }
+
+    mutating func apply(redrive sequence: UInt64, dueAt: Int64, now: Moment, _ actions: inout Actions) {
+        guard let entry = self.entries[sequence] else { return }
+        let target = entry.standing.diedIn == 0 ? entry.queue : entry.standing.diedIn
+        self.entries[sequence]?.standing.key.dueAt = dueAt
+        self.move(sequence, to: target, diedIn: 0, now: now, &actions)
+    }
+
+    /// What memory says of the messages of a queue; it overrides what LMDB says.
+    func overlay(of number: UInt32) -> [UInt64: Entry] {
+        self.entries.filter { $0.value.queue == number || $0.value.settled?.queue == number }
+    }
+
+    /// The figures of a queue; its oldest age is still to be found.
+    func stats(of number: UInt32) -> QueueStats {
+        let queue = self.queues[number]
+        return QueueStats(
+            name: queue.name,
+            ready: queue.ready,
+            delayed: queue.delayed,
+            leased: queue.leased,
+            dead: queue.dead,
+            bytes: queue.bytes,
+            oldestAge: nil
+        )
+    }
+
+    /// The first ready message in memory of each queue.
+    func firstReadyInMemory() -> [UInt32: OrderKey] {
+        var first: [UInt32: OrderKey] = [:]
+        for entry in self.entries.values where entry.status == .ready {
+            first[entry.queue] = min(first[entry.queue] ?? entry.key, entry.key)
+        }
+        return first
+    }
+}

@@ -1,0 +1,322 @@
+// How deliveries end.
+
+internal import StalkCore
+internal import StalkLog
+internal import StalkWheel
+
+/// What became of one completion in memory.
+enum FinishOutcome: Sendable {
+    case done
+    case refused(StalkError)
+    /// Memory does not know the message: LMDB tells whether it is finished or was given back.
+    case notInMemory(UInt64)
+}
+
+extension Engine {
+    /// Ends deliveries.
+    ///
+    /// - Parameter reply: Gets what became of each, once that is safe.
+    mutating func finish(
+        _ completions: [Completion],
+        of queue: QueueName,
+        as options: LocalQueueOptions,
+        _ durability: Durability,
+        now: Moment,
+        wall: Int64,
+        reply: @escaping @Sendable (Result<[FinishOutcome], StalkError>) -> Void
+    ) -> Actions {
+        var actions = Actions()
+        if let failure = self.failure {
+            actions.replies.append { reply(.failure(failure)) }
+            return actions
+        }
+        let before = self.staging.bytes.count
+        let outcomes = self.apply(completions, of: queue, errorQueue: options.errorQueue, now: now, wall: wall, &actions)
+        if self.staging.bytes.count > before {
+            self.waitForStaged(durability) { outcome in reply(outcome.map { outcomes }) }
+            actions.wakesLog = true
+        } else {
+            actions.replies.append { reply(.success(outcomes)) }
+        }
+        self.serveFreedQueues(now: now, &actions)
+        return actions
+    }
+
+    private mutating func apply(
+        _ completions: [Completion],
+        of queue: QueueName,
+        errorQueue: QueueName?,
+        now: Moment,
+        wall: Int64,
+        _ actions: inout Actions
+    ) -> [FinishOutcome] {
+        var acknowledged: [UInt64] = []
+        var released: [UInt64] = []
+        let outcomes = completions.map { completion -> FinishOutcome in
+            switch self.leased(completion.receipt, of: queue, for: completion.disposition) {
+            case .failure(let refusal): return refusal.outcome
+            case .success(let sequence):
+                guard self.hasRoom(for: completion.disposition, alsoStaged: 9 * (acknowledged.count + released.count))
+                else { return .refused(self.noRoom(for: completion.disposition)) }
+                switch completion.disposition {
+                case .acknowledge:
+                    acknowledged.append(sequence)
+                    self.endAcknowledged(sequence)
+                case .acknowledgeAndPublish(let messages):
+                    self.acknowledge(sequence, publishing: messages, now: now, wall: wall)
+                case .release:
+                    released.append(sequence)
+                    self.endReleased(sequence, &actions)
+                case .retry(let delay, let reason):
+                    self.retry(sequence, after: delay, reason: reason, now: now, wall: wall, &actions)
+                case .deadLetter(let reason):
+                    self.deadLetter(sequence, reason: reason, to: errorQueue, now: now, wall: wall, &actions)
+                }
+                return .done
+            }
+        }
+        if !acknowledged.isEmpty { self.stage(.acknowledge(acknowledged), now: now) }
+        if !released.isEmpty { self.stage(.release(released), now: now) }
+        return outcomes
+    }
+
+    /// Sets leases to a new end, counted from now.
+    mutating func extend(
+        _ receipts: [Receipt],
+        of queue: QueueName,
+        lease: Duration,
+        now: Moment
+    ) -> (Result<[FinishOutcome], StalkError>, Actions) {
+        var actions = Actions()
+        if let failure = self.failure { return (.failure(failure), actions) }
+        let deadline = now.later(by: lease)
+        let outcomes = receipts.map { receipt -> FinishOutcome in
+            switch self.leased(receipt, of: queue, for: nil) {
+            case .failure(let refusal): return refusal.outcome
+            case .success(let sequence):
+                guard let entry = self.entries[sequence] else { return .notInMemory(sequence) }
+                if let timer = entry.timer { self.wheel.cancel(timer) }
+                let timer = self.addTimer(
+                    .lease, queue: entry.queue, key: sequence, deadline: deadline, &actions)
+                self.entries[sequence]?.timer = timer
+                return .done
+            }
+        }
+        return (.success(outcomes), actions)
+    }
+
+    private struct Refusal: Error {
+        var outcome: FinishOutcome
+    }
+
+    /// The message that a receipt holds the lease of.
+    private func leased(
+        _ receipt: Receipt,
+        of queue: QueueName,
+        for disposition: Disposition?
+    ) -> Result<UInt64, Refusal> {
+        guard case .local(let store, let sequence, let lease) = receipt.token, store == self.meta.store,
+            sequence < self.meta.nextSequence
+        else { return .failure(Refusal(outcome: .refused(.foreignReceipt(receipt, "another store")))) }
+        guard let entry = self.entries[sequence] else {
+            return .failure(Refusal(outcome: .notInMemory(sequence)))
+        }
+        guard self.queues[entry.queue].name == queue || entry.status != .leased else {
+            let issuer = "the queue \(self.queues[entry.queue].name)"
+            return .failure(Refusal(outcome: .refused(.foreignReceipt(receipt, issuer))))
+        }
+        if entry.status == .leased, entry.lease == lease { return .success(sequence) }
+        if entry.status == .gone, disposition == .acknowledge { return .failure(Refusal(outcome: .done)) }
+        return .failure(Refusal(outcome: .refused(.staleReceipt(MessageID(sequence: sequence)))))
+    }
+
+    /// Finishing may use the room that publishing leaves, but what it publishes may not.
+    private func hasRoom(for disposition: Disposition, alsoStaged: Int) -> Bool {
+        var size = 64 + alsoStaged
+        var reserve = 0
+        switch disposition {
+        case .acknowledgeAndPublish(let messages):
+            reserve = 1
+            for outgoing in messages {
+                let message = outgoing.message
+                size += PublishRecord.encodedBytes(headers: message.headers, bodyBytes: message.body.count) + 300
+            }
+        case .retry(_, let reason), .deadLetter(let reason): size += reason.utf8.count + 300
+        case .acknowledge, .release: break
+        }
+        return self.room.admits(frameBytes: self.staging.bytes.count + size, reserve: reserve)
+    }
+
+    private func noRoom(for disposition: Disposition) -> StalkError {
+        if let failure = self.roomFailure { return failure }
+        return StalkError(
+            .unavailable,
+            "The log has no room for this right now, and nothing of it was done: finish the delivery again in a moment, "
+                + "and publish less at once if it publishes (a log segment holds \(self.room.segmentBytes) bytes)."
+        )
+    }
+
+    private mutating func endAcknowledged(_ sequence: UInt64) {
+        self.endLease(of: sequence)
+        self.remove(sequence)
+    }
+
+    private mutating func acknowledge(
+        _ sequence: UInt64,
+        publishing messages: [OutgoingMessage],
+        now: Moment,
+        wall: Int64
+    ) {
+        // All of it goes into one frame, which is there as a whole or not at all.
+        self.stage(.acknowledge([sequence]), now: now)
+        self.endAcknowledged(sequence)
+        for outgoing in messages {
+            self.stageQueue(outgoing.queue, now: now)
+            self.stage(outgoing.message, to: outgoing.queue, publishedAt: wall, now: now)
+        }
+    }
+
+    private mutating func endReleased(_ sequence: UInt64, _ actions: inout Actions) {
+        self.endLease(of: sequence)
+        self.uncountAttempt(of: sequence)
+        self.enqueueReady(sequence)
+    }
+
+    mutating func uncountAttempt(of sequence: UInt64) {
+        guard let attempts = self.entries[sequence]?.standing.attempts, attempts > 0 else { return }
+        self.entries[sequence]?.standing.attempts = attempts - 1
+        self.markDirty(sequence)
+    }
+
+    private mutating func retry(
+        _ sequence: UInt64,
+        after delay: Duration,
+        reason: String,
+        now: Moment,
+        wall: Int64,
+        _ actions: inout Actions
+    ) {
+        self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
+        let record = RetryRecord(
+            sequence: sequence,
+            failedAt: wall,
+            dueAt: delay > .zero ? now.later(by: delay) : self.lastReadyAt,
+            reason: reason.cut(toBytes: FailureRecord.maxReasonBytes)
+        )
+        self.stage(.retry(record), now: now)
+        self.endLease(of: sequence)
+        self.apply(record, isScheduled: delay > .zero, &actions)
+    }
+
+    /// Puts a message that failed in line again, at its due time.
+    mutating func apply(_ record: RetryRecord, isScheduled: Bool, _ actions: inout Actions) {
+        let sequence = record.sequence
+        self.noteFailure(of: sequence, at: record.failedAt, reason: record.reason)
+        self.entries[sequence]?.standing.key.dueAt = record.dueAt
+        self.entries[sequence]?.standing.isScheduled = isScheduled
+        if isScheduled {
+            self.setStatus(.delayed, of: sequence)
+            self.startDelay(of: sequence, &actions)
+        } else {
+            self.enqueueReady(sequence)
+        }
+    }
+
+    private mutating func deadLetter(
+        _ sequence: UInt64,
+        reason: String,
+        to errorQueue: QueueName?,
+        now: Moment,
+        wall: Int64,
+        _ actions: inout Actions
+    ) {
+        let target = errorQueue.map { self.stageQueue($0, now: now) } ?? 0
+        self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
+        let record = DeadLetterRecord(
+            sequence: sequence,
+            failedAt: wall,
+            dueAt: self.lastReadyAt,
+            target: target == self.entries[sequence]?.queue ? 0 : target,
+            reason: reason.cut(toBytes: FailureRecord.maxReasonBytes)
+        )
+        self.stage(.deadLetter(record), now: now)
+        self.endLease(of: sequence)
+        self.apply(record, now: now, &actions)
+    }
+
+    /// Sets a message aside: dead in its own queue, or ready in a named error queue.
+    mutating func apply(_ record: DeadLetterRecord, now: Moment, _ actions: inout Actions) {
+        let sequence = record.sequence
+        guard let entry = self.entries[sequence] else { return }
+        self.noteFailure(of: sequence, at: record.failedAt, reason: record.reason)
+        self.entries[sequence]?.standing.key.dueAt = record.dueAt
+        self.entries[sequence]?.standing.isScheduled = false
+        guard record.target != 0 else {
+            self.entries[sequence]?.standing.isDead = true
+            self.setStatus(.dead, of: sequence)
+            return
+        }
+        self.move(sequence, to: record.target, diedIn: entry.queue, now: now, &actions)
+    }
+
+    /// Moves a ready message to the end of another queue, its attempts counted from zero.
+    mutating func move(
+        _ sequence: UInt64,
+        to target: UInt32,
+        diedIn: UInt32,
+        now: Moment,
+        _ actions: inout Actions
+    ) {
+        self.setStatus(.gone, of: sequence)
+        self.entries[sequence]?.standing.queue = target
+        self.entries[sequence]?.standing.diedIn = diedIn
+        self.entries[sequence]?.standing.isDead = false
+        self.entries[sequence]?.standing.attempts = 0
+        self.setStatus(.ready, of: sequence)
+        self.markDirty(sequence)
+        self.enqueueReady(sequence)
+        self.serveTakers(of: target, now: now, &actions)
+    }
+
+    private mutating func noteFailure(of sequence: UInt64, at time: Int64, reason: String) {
+        guard let standing = self.entries[sequence]?.standing else { return }
+        let failure = FailureRecord(attempt: standing.attempts, at: time, reason: reason)
+        let kept = standing.failures.suffix(FailureRecord.maxKept - 1)
+        self.entries[sequence]?.standing.failures = kept + [failure]
+        self.markDirty(sequence)
+    }
+
+    /// Uses what finishing set free: room in the collectors, messages that are ready again.
+    mutating func serveFreedQueues(now: Moment, _ actions: inout Actions) {
+        let numbers = self.freedQueues
+        self.freedQueues = []
+        for number in numbers {
+            self.serveTakers(of: number, now: now, &actions)
+            self.noticeDrained(number, &actions)
+        }
+    }
+
+    /// Lets those go who wait until a queue holds nothing more to do.
+    mutating func noticeDrained(_ number: UInt32, _ actions: inout Actions) {
+        guard !self.queues[number].drainWaiters.isEmpty, self.queues[number].isDrained else { return }
+        for reply in self.queues[number].drainWaiters.values { actions.replies.append { reply(.success(())) } }
+        self.queues[number].drainWaiters = [:]
+    }
+}
+
+extension StalkError {
+    fileprivate static func foreignReceipt(_ receipt: Receipt, _ issuer: String) -> StalkError {
+        StalkError(
+            .foreignReceipt,
+            "The receipt \(quoted(receipt.description)) was issued by \(issuer): finish it where it was taken."
+        )
+    }
+
+    static func staleReceipt(_ id: MessageID) -> StalkError {
+        StalkError(
+            .staleReceipt,
+            "The lease on message \(id) is over, so this receipt counts no more: the message comes, or came, again. "
+                + "Take longer leases, or extend them while you work."
+        )
+    }
+}

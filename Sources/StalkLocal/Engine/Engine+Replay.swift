@@ -1,0 +1,111 @@
+// The log, played into memory again after a restart: the same changes by the same rules.
+
+internal import StalkCore
+internal import StalkLog
+internal import StalkWheel
+
+extension Engine {
+    /// The messages that a record speaks of and that memory does not know: they must be loaded before it is replayed.
+    func missingMessages(for record: LogRecord) -> [UInt64] {
+        let sequences: [UInt64] =
+            switch record {
+            case .session, .createQueue, .publish: []
+            case .take(let list), .acknowledge(let list), .release(let list), .redrive(_, let list): list
+            case .retry(let record): [record.sequence]
+            case .deadLetter(let record): [record.sequence]
+            }
+        return sequences.filter { self.entries[$0] == nil }
+    }
+
+    /// Puts a message into memory as LMDB holds it, for a record that is about to be replayed.
+    mutating func addForReplay(_ message: SettledMessage, now: Moment) {
+        let standing = message.standing
+        let isReleased = !standing.isScheduled || standing.key.scheduleKey <= self.meta.releasedThrough
+        let status: Entry.Status = standing.isDead ? .dead : isReleased ? .ready : .delayed
+        self.addLoaded(message, status: status)
+        guard status == .delayed else { return }
+        var actions = Actions()
+        self.startDelay(of: standing.key.sequence, &actions)
+    }
+
+    /// Replays one record.
+    ///
+    /// - Throws: ``StalkError`` with ``StalkError/Code/storeDamaged`` when it speaks of what does not exist.
+    mutating func replay(_ record: LogRecord, now: Moment) throws(StalkError) {
+        var actions = Actions()
+        switch record {
+        case .session(let session):
+            self.meta.epoch = max(self.meta.epoch, session.epoch)
+            self.meta.bootID = session.bootID
+            self.meta.clockOffset = session.clockOffset
+        case .createQueue(let number, let name):
+            guard number == self.queues.numbers.upperBound, self.queueNumbers[name] == nil else {
+                throw Self.contradiction("queue \(name) has the number \(number) out of turn")
+            }
+            self.addQueue(number: number, name: name)
+        case .publish(let record):
+            guard self.queues.contains(record.queue) else {
+                throw Self.contradiction("message \(record.sequence) is in queue number \(record.queue)")
+            }
+            self.lastReadyAt = max(self.lastReadyAt, record.isScheduled ? .min : record.dueAt)
+            self.add(record)
+            if let entry = self.entries[record.sequence] { self.makeVisible(entry, now: now, &actions) }
+        case .take(let sequences):
+            for sequence in sequences {
+                try self.requireAlive(sequence)
+                self.makeReadyForReplay(sequence)
+                self.countAttempt(of: sequence)
+            }
+        case .acknowledge(let sequences):
+            for sequence in sequences {
+                try self.requireAlive(sequence)
+                self.remove(sequence)
+            }
+        case .release(let sequences):
+            for sequence in sequences {
+                try self.requireAlive(sequence)
+                self.uncountAttempt(of: sequence)
+            }
+        case .retry(let record):
+            try self.requireAlive(record.sequence)
+            self.makeReadyForReplay(record.sequence)
+            self.apply(record, isScheduled: true, &actions)
+        case .deadLetter(let record):
+            try self.requireAlive(record.sequence)
+            guard record.target == 0 || self.queues.contains(record.target) else {
+                throw Self.contradiction("message \(record.sequence) died into queue number \(record.target)")
+            }
+            self.makeReadyForReplay(record.sequence)
+            self.apply(record, now: now, &actions)
+        case .redrive(let dueAt, let sequences):
+            for sequence in sequences {
+                try self.requireAlive(sequence)
+                self.apply(redrive: sequence, dueAt: dueAt, now: now, &actions)
+            }
+        }
+        self.freedQueues = []
+    }
+
+    /// A message that the log handed out had been released, whatever its delay.
+    private mutating func makeReadyForReplay(_ sequence: UInt64) {
+        guard let entry = self.entries[sequence], entry.status == .delayed else { return }
+        if let timer = entry.timer { self.wheel.cancel(timer) }
+        self.entries[sequence]?.timer = nil
+        self.entries[sequence]?.standing.isScheduled = false
+        self.setStatus(.ready, of: sequence)
+        self.enqueueReady(sequence)
+    }
+
+    private func requireAlive(_ sequence: UInt64) throws(StalkError) {
+        guard let entry = self.entries[sequence], entry.status != .gone else {
+            throw Self.contradiction("message \(sequence) does not exist")
+        }
+    }
+
+    private static func contradiction(_ what: String) -> StalkError {
+        StalkError(
+            .storeDamaged,
+            "The log contradicts itself: \(what). No crash can cause this; run stalk verify. Nothing was changed."
+        )
+    }
+}

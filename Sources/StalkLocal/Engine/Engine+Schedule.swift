@@ -1,0 +1,179 @@
+// Time: delays, leases and waits, released by the wheel, which the schedule in LMDB feeds.
+
+internal import StalkCore
+internal import StalkWheel
+
+/// What the scheduler's thread is to do after a step.
+struct SchedulePlan: Sendable {
+    var windows: [WindowLoad] = []
+    var feed: ScheduleFeed?
+    /// When to look again, by the store's clock in milliseconds; `nil` waits to be woken.
+    var deadline: Int64?
+}
+
+/// A run of the schedule to be read from LMDB into the wheel.
+struct ScheduleFeed: Sendable {
+    var after: ScheduleKey
+    /// Nothing later than this is wanted.
+    var through: Int64
+    var limit: Int
+    /// The engine's ``Engine/epoch`` when it was asked for.
+    var epoch: UInt64
+}
+
+extension Engine {
+    /// Sets a timer and wakes the scheduler when it would sleep too long.
+    @discardableResult
+    mutating func addTimer(
+        _ kind: TimerKind,
+        queue: UInt32,
+        key: UInt64,
+        deadline: Int64,
+        _ actions: inout Actions
+    ) -> TimingWheel.Handle {
+        if deadline < self.schedulerDeadline ?? .max {
+            self.schedulerDeadline = deadline
+            actions.wakesScheduler = true
+        }
+        return self.wheel.insert(tag: kind.rawValue | queue, key: key, deadline: deadline)
+    }
+
+    /// Lets a delayed message of memory wait for its time.
+    mutating func startDelay(of sequence: UInt64, _ actions: inout Actions) {
+        guard let entry = self.entries[sequence] else { return }
+        let timer = self.addTimer(.due, queue: entry.queue, key: sequence, deadline: entry.key.dueAt, &actions)
+        self.entries[sequence]?.timer = timer
+    }
+
+    /// Fires what is due, at the bounded rate, and says what to read from LMDB and when to look again.
+    mutating func advanceSchedule(now: Moment) -> (SchedulePlan, Actions) {
+        var actions = Actions()
+        guard self.failure == nil else {
+            self.isSchedulerAsleep = true
+            return (SchedulePlan(), actions)
+        }
+        let tick = now.milliseconds
+        var due: [TimingWheel.Timer] = []
+        let budget = self.releaseBudget.available(now: tick)
+        let isCaughtUp = self.wheel.advance(to: tick, limit: max(budget, 1), into: &due)
+        self.releaseBudget.spend(due.count)
+        for timer in due { self.fire(timer, &actions) }
+        if isCaughtUp { self.noteReleased(through: tick, &actions) }
+        self.serveFreedQueues(now: now, &actions)
+        var plan = SchedulePlan(windows: self.takeWindowLoads())
+        plan.feed = self.feedIfWanted(tick: tick, limit: budget)
+        plan.deadline = self.nextLook(tick: tick, isCaughtUp: isCaughtUp, isFeeding: plan.feed != nil)
+        self.schedulerDeadline = plan.deadline
+        self.isSchedulerAsleep = plan.windows.isEmpty && plan.feed == nil
+        if !self.staging.isEmpty { actions.wakesLog = true }
+        return (plan, actions)
+    }
+
+    private mutating func fire(_ timer: TimingWheel.Timer, _ actions: inout Actions) {
+        let queue = timer.tag & ~TimerKind.mask
+        switch TimerKind(rawValue: timer.tag & TimerKind.mask) {
+        case .lease:
+            self.expireLease(of: timer.key)
+        case .due:
+            self.release(timer.key)
+        case .settledDue:
+            self.releaseSettled(timer, queue: queue)
+        case .taker:
+            self.endWait(of: timer.key, queue: queue, &actions)
+        case nil:
+            break
+        }
+    }
+
+    private mutating func expireLease(of sequence: UInt64) {
+        guard self.entries[sequence]?.status == .leased else { return }
+        self.endLease(of: sequence)
+        self.enqueueReady(sequence)
+    }
+
+    /// The time of a delayed message of memory has come.
+    private mutating func release(_ sequence: UInt64) {
+        guard let entry = self.entries[sequence], entry.status == .delayed else { return }
+        self.entries[sequence]?.timer = nil
+        self.entries[sequence]?.standing.isScheduled = false
+        self.setStatus(.ready, of: sequence)
+        self.enqueueReady(sequence)
+        self.freedQueues.insert(entry.queue)
+    }
+
+    /// The time of a delayed message that only LMDB knows has come: it becomes part of the middle.
+    private mutating func releaseSettled(_ timer: TimingWheel.Timer, queue: UInt32) {
+        guard self.entries[timer.key] == nil else { return }
+        self.queues[queue].delayed -= 1
+        self.queues[queue].ready += 1
+        self.queues[queue].isDirty = true
+        let key = OrderKey(priority: 0, dueAt: timer.deadline, sequence: 0)
+        self.queues[queue].scanFrom = min(self.queues[queue].scanFrom, key)
+        self.freedQueues.insert(queue)
+    }
+
+    /// Everything of the schedule that was due by now, and was in the wheel, is released.
+    private mutating func noteReleased(through tick: Int64, _ actions: inout Actions) {
+        let released = min(ScheduleKey(dueAt: tick, sequence: .max), self.fedThrough)
+        guard released > self.meta.releasedThrough else { return }
+        self.meta.releasedThrough = released
+        for number in self.heldQueues {
+            self.queues[number].isHeldBySchedule = false
+            self.freedQueues.insert(number)
+        }
+        self.heldQueues = []
+    }
+
+    private mutating func feedIfWanted(tick: Int64, limit: Int) -> ScheduleFeed? {
+        guard !self.isFeeding, let next = self.nextUnfed, limit > 0, next <= tick + self.limits.horizon else {
+            return nil
+        }
+        self.isFeeding = true
+        return ScheduleFeed(
+            after: self.fedThrough, through: tick + self.limits.horizon, limit: min(limit, 8192), epoch: self.epoch)
+    }
+
+    private func nextLook(tick: Int64, isCaughtUp: Bool, isFeeding: Bool) -> Int64? {
+        if !isCaughtUp { return tick + 4 }
+        var deadline = self.wheel.nextDeadline
+        if !isFeeding, let next = self.nextUnfed {
+            deadline = min(deadline ?? .max, max(next - self.limits.horizon, tick + 4))
+        }
+        return deadline
+    }
+
+    /// Puts a run of the schedule into the wheel.
+    ///
+    /// - Parameters:
+    ///   - feed: What was asked for.
+    ///   - keys: The run, in order.
+    ///   - next: The due time of what comes behind it; `nil` when nothing does.
+    mutating func install(
+        _ feed: ScheduleFeed,
+        _ keys: [(key: ScheduleKey, queue: UInt32)],
+        next: Int64?,
+        now: Moment
+    ) -> Actions {
+        var actions = Actions()
+        self.isFeeding = false
+        actions.wakesScheduler = true
+        // After memory forgot something the run may miss it: it is read again.
+        guard feed.epoch == self.epoch else { return actions }
+        for (key, queue) in keys {
+            self.fedThrough = key
+            guard self.entries[key.sequence] == nil, self.queues.contains(queue) else { continue }
+            self.addTimer(.settledDue, queue: queue, key: key.sequence, deadline: key.dueAt, &actions)
+        }
+        self.nextUnfed = next
+        if next.map({ $0 > feed.through }) ?? true {
+            self.fedThrough = max(self.fedThrough, ScheduleKey(dueAt: feed.through, sequence: .max))
+        }
+        return actions
+    }
+
+    /// The schedule could not be read: it is tried again in a second.
+    mutating func failFeed() {
+        self.isFeeding = false
+        self.nextUnfed = self.wheel.now + self.limits.horizon + 1000
+    }
+}

@@ -1,0 +1,59 @@
+// One message in memory.
+
+internal import StalkCore
+internal import StalkWheel
+
+/// A message that is in memory: one that LMDB does not know yet, that changed since the last checkpoint, that is leased, or
+/// that stands in the window at the head of its queue.
+///
+/// What is in memory overrides what LMDB says.
+struct Entry {
+    enum Status: UInt8 {
+        /// Its record is on the way to the disk; nobody may see it yet.
+        case staged
+        case ready
+        case delayed
+        case leased
+        case dead
+        /// Done. It stays for as long as LMDB still holds it.
+        case gone
+    }
+
+    /// The part that changes, as the next checkpoint would write it.
+    var standing: MessageStanding
+    let content: MessageContent
+    var status: Status
+    /// The number of its lease, while it is leased.
+    var lease: UInt64 = 0
+    /// The collector that it was handed to, while it is leased.
+    var holder: UInt64 = 0
+    /// What ends its lease or its delay.
+    var timer: TimingWheel.Handle?
+    /// What LMDB holds of it; `nil` when LMDB does not know it.
+    var settled: MessageStanding?
+    /// Whether it differs from what LMDB holds and stands in the list for the next checkpoint.
+    var isDirty = false
+    /// Whether a checkpoint that is on its way writes it.
+    var isSettling = false
+
+    init(standing: MessageStanding, content: MessageContent, status: Status, settled: MessageStanding? = nil) {
+        self.standing = standing
+        self.content = content
+        self.status = status
+        self.settled = settled
+    }
+
+    var key: OrderKey { self.standing.key }
+    var sequence: UInt64 { self.standing.key.sequence }
+    var queue: UInt32 { self.standing.queue }
+
+    /// Whether memory may forget it: LMDB holds all of it, and nobody works on it or waits for its time here.
+    var isEvictable: Bool {
+        guard !self.isDirty, !self.isSettling else { return false }
+        switch self.status {
+        case .staged, .leased: return false
+        case .ready, .delayed, .dead: return self.settled != nil
+        case .gone: return true
+        }
+    }
+}

@@ -1,0 +1,92 @@
+// Looking into a store, and sending back what failed.
+
+internal import Glibc
+public import StalkCore
+internal import StalkFiles
+
+extension LocalStore {
+    /// The figures of the store and its queues.
+    ///
+    /// - Throws: ``StalkError`` when LMDB can't be read.
+    public func stats() async throws -> StoreStats {
+        try await self.inspector.stats(owner: getpid())
+    }
+
+    /// The messages of a queue in one state, first in line first, without taking them.
+    ///
+    /// - Parameters:
+    ///   - queue: The queue.
+    ///   - state: The state.
+    ///   - max: The most messages.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchQueue``.
+    public func peek(
+        _ queue: QueueName,
+        state: MessageState = .ready,
+        max: Int = 10
+    ) async throws -> [StoredMessage] {
+        try await self.inspector.peek(queue, state: state, max: max)
+    }
+
+    /// One message, wherever it stands.
+    ///
+    /// - Parameter id: The message.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchMessage``.
+    public func message(_ id: MessageID) async throws -> StoredMessage {
+        try await self.inspector.message(id)
+    }
+
+    /// Sends what failed for good back to where it failed: ready, attempts counted from zero, history kept.
+    ///
+    /// Dead messages of the queue go back into it; of a named error queue, ready messages go back to their queues.
+    ///
+    /// - Parameters:
+    ///   - queue: The queue, or the named error queue.
+    ///   - max: The most messages; `nil` for all.
+    ///   - progress: Called now and then with the number done so far.
+    /// - Returns: How many went back; that survives a power cut.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchQueue``.
+    public func redrive(
+        _ queue: QueueName,
+        max: Int? = nil,
+        progress: (@Sendable (Int) -> Void)? = nil
+    ) async throws -> Int {
+        let redrive = Redrive(core: self.core, queue: try self.inspector.number(of: queue), max: max ?? .max)
+        var total = 0
+        for pass in Redrive.Pass.allCases {
+            var start: RedriveStart? = .first(pass)
+            while let from = start, total < redrive.max {
+                let limit = min(512, redrive.max - total)
+                let (count, next) = try await onOwnThread("stalk-redrive") { () throws(StalkError) in
+                    try redrive.step(from, limit: limit)
+                }
+                total += count
+                start = next
+                progress?(total)
+                if self.core.look({ $0.entries.count > $0.limits.unsettledMessagesMax / 2 }) {
+                    try await self.checkpoint()
+                }
+            }
+        }
+        try await self.sync()
+        return total
+    }
+}
+
+extension LocalStore {
+    /// Checks every checksum of the log and of LMDB in a store that nobody has open; changes nothing.
+    ///
+    /// - Parameters:
+    ///   - path: The store's directory.
+    ///   - progress: Called now and then with the messages checked and the messages in all.
+    /// - Returns: What is whole and what is damaged.
+    /// - Throws: ``StalkError``: ``StalkError/Code/storeBusy`` when somebody has it open,
+    ///   ``StalkError/Code/noSuchStore``, ``StalkError/Code/notAStore``, ``StalkError/Code/newerFormat``.
+    public static func verify(
+        at path: String,
+        progress: (@Sendable (Int, Int) -> Void)? = nil
+    ) async throws -> VerifyReport {
+        try await onOwnThread("stalk-verify") { () throws(StalkError) in
+            try StoreVerification(path: path, progress: progress).run()
+        }
+    }
+}

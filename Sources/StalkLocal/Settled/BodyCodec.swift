@@ -1,0 +1,207 @@
+// Bodies as LMDB keeps them: compressed where they settle, with dictionaries trained on each queue's own traffic.
+
+internal import StalkCore
+internal import StalkPlatform
+internal import StalkZstd
+internal import Synchronization
+
+/// A dictionary as the table `dictionaries` keeps it.
+struct StoredDictionary: Sendable {
+    var id: UInt32
+    /// The queue that it was trained for, and its bytes.
+    var record: [UInt8]
+}
+
+/// Compresses what settles and decompresses what is read.
+final class BodyCodec: Sendable {
+    private struct QueueTraining {
+        var trainer = DictionaryTrainer(dictionaryBytesMax: 32 << 10)
+        /// How many bodies settle before the next training.
+        var untilTraining = BodyCodec.bodiesBeforeFirstTraining
+        var trainings = 0
+    }
+
+    private struct State {
+        var decompression: [UInt32: DecompressionDictionary] = [:]
+        /// The newest dictionary of each queue.
+        var compression: [UInt32: CompressionDictionary] = [:]
+        var training: [UInt32: QueueTraining] = [:]
+        var isTraining = false
+        /// Trained, but not in LMDB yet.
+        var unstored: [(queue: UInt32, dictionary: CompressionDictionary)] = []
+        var nextID: UInt32 = 1
+    }
+
+    private static let bodiesBeforeFirstTraining = 2048
+    private static let bodiesBeforeNextTraining = 500_000
+    /// Samples take memory, so only this many queues are trained for at a time.
+    private static let queuesInTrainingMax = 8
+
+    private let maxBodyBytes: Int
+    private let state = Mutex(State())
+    // SAFETY: used only while `decompressorLock` is held.
+    private nonisolated(unsafe) let decompressor: Decompressor
+    private let decompressorLock = Mutex(())
+    private let thread = Mutex<DedicatedThread?>(nil)
+
+    init(maxBodyBytes: Int) throws(StalkError) {
+        self.maxBodyBytes = maxBodyBytes
+        self.decompressor = try Decompressor()
+    }
+
+    // MARK: Bodies
+
+    /// The envelopes of the messages that LMDB does not hold yet, in the same order; `nil` for the others.
+    func envelopes(for changes: [SettleChange]) throws(StalkError) -> [[UInt8]?] {
+        let compressor = try Compressor()
+        let dictionaries = self.state.withLock { $0.compression }
+        var envelopes: [[UInt8]?] = []
+        envelopes.reserveCapacity(changes.count)
+        for change in changes {
+            guard let content = change.content, let queue = change.after?.queue else {
+                envelopes.append(nil)
+                continue
+            }
+            envelopes.append(try compressor.envelope(for: content.body, dictionary: dictionaries[queue]))
+        }
+        self.sample(changes)
+        return envelopes
+    }
+
+    /// The body in an envelope.
+    ///
+    /// - Throws: ``StalkError`` with ``StalkError/Code/corruptValue``.
+    func body(of envelope: UnsafeRawBufferPointer) throws(StalkError) -> [UInt8] {
+        let result = self.decompressorLock.withLock { _ -> Result<[UInt8], StalkError> in
+            do throws(StalkError) {
+                // The limit of today must not hide what was published under a larger one.
+                let limit = max(self.maxBodyBytes, 1 << 30)
+                return .success(
+                    try self.decompressor.body(of: envelope, maxBytes: limit) { id throws(StalkError) in
+                        try self.dictionary(id)
+                    })
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
+    }
+
+    private func dictionary(_ id: UInt32) throws(StalkError) -> DecompressionDictionary {
+        guard let dictionary = self.state.withLock({ $0.decompression[id] }) else {
+            throw StalkError(.corruptValue, "A body names the dictionary \(id), which the store does not hold.")
+        }
+        return dictionary
+    }
+
+    // MARK: Dictionaries
+
+    /// Takes a dictionary that LMDB holds.
+    func add(dictionary id: UInt32, record: UnsafeRawBufferPointer) throws(StalkError) {
+        var reader = ByteReader(record)
+        let queue: UInt32
+        let bytes: [UInt8]
+        do throws(ByteReader.Truncated) {
+            queue = try reader.read()
+            bytes = try reader.readBytes(reader.remaining)
+        } catch {
+            throw StalkError(.corruptValue, "The dictionary \(id) contradicts itself although its checksum holds.")
+        }
+        let decompression = try DecompressionDictionary(id: id, bytes: bytes)
+        let compression = try CompressionDictionary(id: id, bytes: bytes)
+        self.state.withLock { state in
+            state.decompression[id] = decompression
+            if state.compression[queue].map({ $0.id < id }) ?? true { state.compression[queue] = compression }
+            state.nextID = max(state.nextID, id + 1)
+        }
+    }
+
+    /// The dictionaries to be stored; bodies use them only after ``noteStored(_:)``.
+    func newDictionaries() -> [StoredDictionary] {
+        self.state.withLock { state in
+            state.unstored.map { queue, dictionary in
+                var writer = ByteWriter()
+                writer.write(queue)
+                writer.write(dictionary.bytes)
+                return StoredDictionary(id: dictionary.id, record: writer.bytes)
+            }
+        }
+    }
+
+    /// LMDB holds these now.
+    func noteStored(_ dictionaries: [StoredDictionary]) {
+        let ids = Set(dictionaries.map(\.id))
+        self.state.withLock { state in
+            for (queue, dictionary) in state.unstored where ids.contains(dictionary.id) {
+                guard let decompression = try? DecompressionDictionary(id: dictionary.id, bytes: dictionary.bytes)
+                else { continue }
+                state.decompression[dictionary.id] = decompression
+                state.compression[queue] = dictionary
+            }
+            state.unstored.removeAll { ids.contains($0.dictionary.id) }
+        }
+    }
+
+    // MARK: Training
+
+    private func sample(_ changes: [SettleChange]) {
+        let due = self.state.withLock { state -> UInt32? in
+            var due: UInt32?
+            for change in changes {
+                guard let content = change.content, let queue = change.after?.queue else { continue }
+                if state.training[queue] == nil, state.training.count >= Self.queuesInTrainingMax { continue }
+                state.training[queue, default: QueueTraining()].trainer.add(content.body)
+                state.training[queue, default: QueueTraining()].untilTraining -= 1
+                if let training = state.training[queue], training.untilTraining <= 0 { due = queue }
+            }
+            guard !state.isTraining, due != nil else { return nil }
+            state.isTraining = true
+            return due
+        }
+        if let due { self.train(due) }
+    }
+
+    /// Trains on a thread of its own, since that takes up to a second.
+    private func train(_ queue: UInt32) {
+        self.finishTraining()
+        let thread = try? DedicatedThread(name: "stalk-trainer") {
+            let (trainer, current, id) = self.state.withLock { state in
+                (state.training[queue]?.trainer, state.compression[queue], state.nextID)
+            }
+            let trained = trainer.flatMap { try? Self.better($0, than: current, id: id) }
+            self.state.withLock { state in
+                state.isTraining = false
+                state.training[queue] = QueueTraining()
+                state.training[queue]?.untilTraining = Self.bodiesBeforeNextTraining
+                guard let trained else { return }
+                state.nextID = max(state.nextID, id + 1)
+                state.unstored.append((queue, trained))
+            }
+        }
+        guard let thread else {
+            self.state.withLock { $0.isTraining = false }
+            return
+        }
+        self.thread.withLock { $0 = thread }
+    }
+
+    /// A dictionary that compresses what it was not trained on better than the one in use; `nil` when none does.
+    private static func better(
+        _ trainer: DictionaryTrainer,
+        than current: CompressionDictionary?,
+        id: UInt32
+    ) throws(StalkError) -> CompressionDictionary? {
+        guard let bytes = trainer.train() else { return nil }
+        let candidate = try CompressionDictionary(id: id, bytes: bytes)
+        return try trainer.trial(of: candidate, against: current).isWorthwhile ? candidate : nil
+    }
+
+    /// Waits for a training that is under way.
+    func finishTraining() {
+        let thread = self.thread.withLock { thread in
+            defer { thread = nil }
+            return thread
+        }
+        thread?.join()
+    }
+}

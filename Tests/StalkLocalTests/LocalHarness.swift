@@ -1,0 +1,88 @@
+import Foundation
+import StalkCore
+import StalkTesting
+import StalkWheel
+import Synchronization
+
+@testable import StalkLocal
+
+/// A store in a directory of its own, under a manual clock, with small segments.
+struct TemporaryStore: Sendable {
+    let path: String
+    let clock: ManualClock
+    var options: LocalStoreOptions
+
+    init(clock: ManualClock = ManualClock()) {
+        self.path = FileManager.default.temporaryDirectory.path + "/stalk-test-\(UUID().uuidString)"
+        self.clock = clock
+        self.options = LocalStoreOptions(
+            maxBodyBytes: 64 << 10, segmentBytes: 256 << 10, checkpointBytes: 1 << 20, clock: clock)
+    }
+
+    func open() async throws -> LocalStore {
+        try await LocalStore.open(at: self.path, options: self.options)
+    }
+
+    /// Lets time pass, and returns once the store has noticed.
+    func advance(_ store: LocalStore, by duration: Duration) async {
+        self.clock.advance(by: duration)
+        let now = store.core.now.milliseconds
+        while store.core.look({ $0.wheel.now }) < now { await Task.yield() }
+    }
+
+    func remove() {
+        try? FileManager.default.removeItem(atPath: self.path)
+    }
+}
+
+extension LocalStore {
+    /// Lets the store end as a kill would: nothing is written any more.
+    func abandon() async {
+        self.core.step { engine, _ in engine.fail(.storeClosed) }
+        await self.giveUp()
+    }
+}
+
+/// Reaches a local queue for the conformance suite.
+final class LocalHarness: CollectorHarness {
+    let temporary: TemporaryStore
+    let store: LocalStore
+    private let next = NextNumber()
+
+    init() async throws {
+        self.temporary = TemporaryStore()
+        self.store = try await self.temporary.open()
+    }
+
+    func makeCollector() async throws -> LocalQueue {
+        try self.store.queue("queue-\(self.next.take())")
+    }
+
+    func advance(by duration: Duration) async throws {
+        await self.temporary.advance(self.store, by: duration)
+    }
+
+    func takeIsWaiting() async throws {
+        while self.store.core.look({ engine in engine.queues.numbers.allSatisfy { engine.queues[$0].takers.isEmpty } }) {
+            await Task.yield()
+        }
+    }
+
+    func deadLetters(of collector: LocalQueue) async throws -> [ConformanceDeadLetter]? {
+        try await self.store.peek(collector.queue, state: .dead, max: 100).map { message in
+            ConformanceDeadLetter(body: message.body, reason: message.failures.last?.reason ?? "")
+        }
+    }
+
+    func close() async throws {
+        try await self.store.close()
+        self.temporary.remove()
+    }
+}
+
+/// Numbers without repetition.
+final class NextNumber: Sendable {
+    private let value = Atomic(0)
+
+    func take() -> Int { self.value.add(1, ordering: .relaxed).newValue }
+}
