@@ -3,6 +3,7 @@
 internal import ArgumentParser
 internal import StalkCore
 internal import StalkLocal
+internal import StalkWorker
 
 struct WorkCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -94,19 +95,23 @@ struct WorkCommand: AsyncParsableCommand {
         let counters = try await self.storeOptions.withStore { store in
             try store.requireQueue(name)
             let queue = try store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
-            return try await WorkerRun(
-                queue: queue,
-                policy: policy,
-                jobs: self.jobs,
-                drains: self.drain,
-                command: command
-            )()
+            return try await self.work(on: queue, policy: policy, command: command)
         }
         if self.json {
             StandardError.write(String(decoding: counters.json.line, as: UTF8.self))
         } else {
             StandardError.note(counters.text)
         }
+    }
+
+    private func work(
+        on queue: LocalQueue,
+        policy: RetryPolicy,
+        command: ShellCommand
+    ) async throws -> WorkerCounters {
+        var run = WorkerRun(queue: queue, policy: policy, jobs: self.jobs, command: command)
+        if self.drain { run.drained = { try await queue.drained() } }
+        return try await run()
     }
 
     /// When a failed message comes again.

@@ -2,7 +2,6 @@
 
 internal import Logging
 internal import StalkCore
-internal import StalkLocal
 internal import StalkWorker
 
 /// A worker that runs a command for each message of a queue.
@@ -12,11 +11,12 @@ struct WorkerRun: Sendable {
         var description: String
     }
 
-    let queue: LocalQueue
+    let queue: any Collector
     let policy: RetryPolicy
     let jobs: Int
-    let drains: Bool
     let command: ShellCommand
+    /// Returns once there is nothing left to do; `nil` to go on for ever.
+    var drained: (@Sendable () async throws -> Void)?
 
     /// Works until the first signal that asks the process to end, or until the queue is drained where that was asked for.
     ///
@@ -58,10 +58,10 @@ struct WorkerRun: Sendable {
             collector: self.queue,
             options: WorkerOptions(concurrency: self.jobs, retryPolicy: self.policy),
             logger: Logger(label: "stalk") { _ in NoteLogHandler() },
-            until: { [queue, drains] in
+            until: { [drained] in
                 try await withThrowingTaskGroup(of: Void.self) { group in
                     group.addTask { for await _ in stop {} }
-                    if drains { group.addTask { try await queue.drained() } }
+                    if let drained { group.addTask { try await drained() } }
                     defer { group.cancelAll() }
                     try await group.next()
                 }
@@ -112,7 +112,7 @@ extension WorkerCounters {
     /// The counts as a sentence.
     var text: String {
         "\(self.acknowledged) acknowledged, \(self.retried) retried, \(self.deadLettered) dead-lettered"
-            + (self.lostLeases == 0 ? "" : ", \(self.lostLeases) lost their lease")
+            + (self.lostLeases == 0 ? "" : ", \(self.lostLeases) lost \(self.lostLeases == 1 ? "its" : "their") lease")
     }
 
     /// The counts as JSON.
