@@ -38,9 +38,10 @@ extension LocalStore {
     /// Returns once everything that is due by now was released.
     func catchUp() async {
         let now = self.core.now.milliseconds
-        while self.core.look({ $0.wheel.now < now || $0.isFeeding || $0.nextUnfed ?? .max <= now }) {
-            await Task.yield()
-        }
+        while self.core.look({ engine in
+            let isDue = engine.wheel.nextDeadline ?? .max <= now || engine.nextUnfed ?? .max <= now
+            return engine.wheel.now < now || engine.isFeeding || isDue
+        }) { await Task.yield() }
     }
 
     /// Lets the store end as a kill would: nothing is written any more.
