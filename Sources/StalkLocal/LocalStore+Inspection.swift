@@ -73,6 +73,17 @@ extension LocalStore {
 }
 
 extension LocalStore {
+    /// How many messages ``redrive(_:max:progress:)`` would send back.
+    ///
+    /// - Parameter queue: The queue, or the named error queue.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchQueue``.
+    public func countRedrivable(_ queue: QueueName) async throws -> Int {
+        let redrive = Redrive(core: self.core, queue: try self.inspector.number(of: queue), max: .max)
+        return try await onOwnThread("stalk-look") { () throws(StalkError) in try redrive.count() }
+    }
+}
+
+extension LocalStore {
     /// Checks every checksum of the log and of LMDB in a store that nobody has open; changes nothing.
     ///
     /// - Parameters:

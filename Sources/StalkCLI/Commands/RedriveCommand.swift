@@ -51,8 +51,7 @@ struct RedriveCommand: AsyncParsableCommand {
     }
 
     private func count(_ name: QueueName, in store: LocalStore) async throws -> Int {
-        let dead = try await store.stats().queues.first { $0.name == name }?.dead ?? 0
-        return min(dead, self.max ?? .max)
+        min(try await store.countRedrivable(name), self.max ?? .max)
     }
 
     private func redrive(_ name: QueueName, in store: LocalStore) async throws -> Int {

@@ -185,6 +185,17 @@ final class SettledTables: Sendable {
         try self.environment.read { transaction throws(StalkError) in try transaction.count(self.messages) }
     }
 
+    /// What changed about a message since it was settled; `nil` when nothing did.
+    func standing(_ sequence: UInt64) throws(StalkError) -> MessageStanding? {
+        try self.environment.read { transaction throws(StalkError) in
+            try withKey(KeyBuilder.message(sequence)) { key throws(StalkError) in
+                try transaction.withValue(self.states, key) { value throws(StalkError) in
+                    try MessageStanding(reading: value, sequence: sequence)
+                }
+            }
+        }
+    }
+
     /// Whether LMDB holds a message.
     func contains(_ sequence: UInt64) throws(StalkError) -> Bool {
         try self.environment.read { transaction throws(StalkError) in
