@@ -71,7 +71,8 @@ struct Redrive: Sendable {
                     return true
                 }
                 for key in keys where !overlay.contains(key.sequence) {
-                    if isDead || (try self.core.tables.standing(key.sequence)?.diedIn ?? 0) != 0 { settled += 1 }
+                    let diedIn = isDead ? 1 : try self.core.tables.standing(key.sequence)?.diedIn ?? 0
+                    if diedIn != 0 { settled += 1 }
                 }
             }
             if self.core.look({ $0.epoch }) == epoch { return inMemory + settled }
