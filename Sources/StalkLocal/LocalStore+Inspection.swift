@@ -62,7 +62,7 @@ extension LocalStore {
                 total += count
                 start = next
                 progress?(total)
-                if self.core.look({ $0.entries.count > $0.limits.unsettledMessagesMax / 2 }) {
+                if self.core.look({ $0.dirtyCount > $0.limits.dirtyMessagesMax / 2 }) {
                     try await self.checkpoint()
                 }
             }

@@ -197,6 +197,12 @@ extension Engine {
         let isWaitedFor = queue.takers.contains { (self.collectors[$0.collector]?.room ?? 0) > 0 }
         let isRunningLow = queue.readyInMemory < self.limits.windowMessages / 4 && queue.leased > 0
         guard isWaitedFor || isRunningLow else { return }
+        guard !self.isBehindWithCheckpoints else {
+            // What was taken and finished must leave memory before more comes into it.
+            self.windowsWithoutRoom.insert(number)
+            actions.wakesKeeper = true
+            return
+        }
         self.wantedWindows.insert(number)
         actions.wakesScheduler = true
     }
@@ -275,7 +281,7 @@ extension Engine {
         if status == .ready { standing.isScheduled = false }
         let sequence = standing.key.sequence
         self.entries[sequence] = Entry(
-            standing: standing, content: message.content, status: status, settled: message.standing)
+            standing: standing, content: message.content, status: status, settled: message.standing.place)
         guard status == .ready else { return }
         self.queues[standing.queue].readyInMemory += 1
         self.enqueueReady(sequence)
