@@ -242,7 +242,9 @@ extension Collector {
     /// - Returns: The state after the change.
     /// - Throws: ``StalkError`` for a negative number.
     @discardableResult
-    public func scale(to maxInFlight: Int) async throws -> CollectorStatus { try await self.control(.scale(maxInFlight)) }
+    public func scale(to maxInFlight: Int) async throws -> CollectorStatus {
+        try await self.control(.scale(maxInFlight))
+    }
 
     /// How the collector delivers right now.
     ///

@@ -10,7 +10,7 @@ public struct Delivery: Sendable {
     public var body: [UInt8]
     /// Named text that travels with it.
     public var headers: Headers
-    /// Which delivery of the message this is: 1 for the first. Deliveries that ended in a crash count.
+    /// Which delivery of the message this is, from 1; deliveries that ended in a crash count.
     public var attempt: Int
     /// When the message was published, by the publisher's wall clock.
     public var publishedAt: Timestamp

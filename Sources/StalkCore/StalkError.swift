@@ -9,7 +9,8 @@ public struct StalkError: Error, Sendable {
         private enum Value: String {
             case invalidArgument, invalidQueueName, bodyTooLarge, delayOutOfRange, unsupported
             case noSuchQueue, noSuchMessage, staleReceipt, foreignReceipt
-            case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, noSuchStore, networkFileSystem
+            case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, noSuchStore,
+                networkFileSystem
             case permissionDenied, pathTooLong, closed, unavailable, corruptValue, interrupted
         }
 

@@ -70,7 +70,12 @@ public final class RealDirectory: StorageDirectory {
         let shown = "\(self.path)/\(name)"
         return RealFile(
             descriptor: try Descriptor(
-                below: self.descriptor.number, name, flags: flags, mode: 0o600, shown: shown),
+                below: self.descriptor.number,
+                name,
+                flags: flags,
+                mode: 0o600,
+                shown: shown
+            ),
             path: shown
         )
     }
@@ -80,8 +85,11 @@ public final class RealDirectory: StorageDirectory {
         let shown = "\(self.path)/\(subdirectory)"
         let number = retryingInterrupts {
             CStalkSystem_openBeneath(
-                self.descriptor.number, subdirectory.isEmpty ? "." : subdirectory,
-                O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0)
+                self.descriptor.number,
+                subdirectory.isEmpty ? "." : subdirectory,
+                O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                0
+            )
         }
         guard number >= 0 else {
             let code = errno
@@ -136,8 +144,12 @@ public final class RealDirectory: StorageDirectory {
     public func sync(_ subdirectory: String) throws(StalkError) {
         let shown = "\(self.path)/\(subdirectory)"
         let directory = try Descriptor(
-            below: self.descriptor.number, subdirectory.isEmpty ? "." : subdirectory,
-            flags: O_RDONLY | O_DIRECTORY, mode: 0, shown: shown)
+            below: self.descriptor.number,
+            subdirectory.isEmpty ? "." : subdirectory,
+            flags: O_RDONLY | O_DIRECTORY,
+            mode: 0,
+            shown: shown
+        )
         guard retryingInterrupts({ fsync(directory.number) }) == 0 else {
             throw StalkError(systemCall: "fsync", path: shown, errno: errno)
         }
@@ -151,7 +163,12 @@ public final class RealDirectory: StorageDirectory {
     public func lock(_ name: String) throws(StalkError) -> DirectoryLock {
         let shown = "\(self.path)/\(name)"
         let descriptor = try Descriptor(
-            below: self.descriptor.number, name, flags: O_RDWR | O_CREAT, mode: 0o600, shown: shown)
+            below: self.descriptor.number,
+            name,
+            flags: O_RDWR | O_CREAT,
+            mode: 0o600,
+            shown: shown
+        )
         guard retryingInterrupts({ CStalkSystem_lockExclusive(descriptor.number) }) == 0 else {
             let code = errno
             guard code == EWOULDBLOCK else { throw StalkError(systemCall: "flock", path: shown, errno: code) }

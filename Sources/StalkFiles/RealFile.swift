@@ -25,8 +25,11 @@ final class RealFile: StorageFile {
             while filled < count {
                 let result = retryingInterrupts {
                     pread(
-                        self.descriptor.number, buffer.baseAddress.map { $0 + filled }, count - filled,
-                        off_t(offset + filled))
+                        self.descriptor.number,
+                        buffer.baseAddress.map { $0 + filled },
+                        count - filled,
+                        off_t(offset + filled)
+                    )
                 }
                 if result < 0 { failure = self.failed("pread") }
                 if result <= 0 { return }
@@ -42,8 +45,11 @@ final class RealFile: StorageFile {
         while written < bytes.count {
             let result = retryingInterrupts {
                 pwrite(
-                    self.descriptor.number, bytes.baseAddress.map { $0 + written }, bytes.count - written,
-                    off_t(offset + written))
+                    self.descriptor.number,
+                    bytes.baseAddress.map { $0 + written },
+                    bytes.count - written,
+                    off_t(offset + written)
+                )
             }
             guard result > 0 else { throw self.failed("pwrite") }
             written += result

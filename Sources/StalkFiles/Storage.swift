@@ -3,8 +3,9 @@
 
 public import StalkCore
 
-/// A directory of a store. Names are single path components, or `sub/name` one level down.
+/// A directory of a store.
 ///
+/// Names are single path components, or `sub/name` one level down.
 /// Calls block: they belong on threads of their own. Errors are ``StalkError`` with the call, the file and what to do.
 public protocol StorageDirectory: Sendable {
     /// Opens a file.

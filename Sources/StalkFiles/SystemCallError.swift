@@ -15,7 +15,10 @@ extension StalkError {
         let (kind, advice): (StalkError.Code, String) =
             switch code {
             case ENOSPC, EDQUOT, EFBIG:
-                (.storageFull, "Free some space (or raise the quota or file size limit); nothing that is stored is lost.")
+                (
+                    .storageFull,
+                    "Free some space (or raise the quota or file size limit); nothing that is stored is lost."
+                )
             case EACCES, EPERM:
                 (.permissionDenied, "Run as the owner of the store, or give this user read and write access.")
             case EROFS:

@@ -27,6 +27,7 @@ public struct LocalQueueOptions: Hashable, Sendable {
 /// Several collectors may work on one queue, each with its own sleep and scale. What a collector holds when it is let go
 /// stays leased until the lease ends.
 public final class LocalQueue: Collector {
+    /// The queue that it publishes to and takes from.
     public let queue: QueueName
     /// How it behaves.
     public let options: LocalQueueOptions
@@ -61,6 +62,7 @@ public final class LocalQueue: Collector {
         )
     }
 
+    /// Publishes messages; see ``Collector/publish(_:durability:)``.
     public func publish(
         _ messages: [Message],
         durability: Durability
@@ -89,6 +91,7 @@ public final class LocalQueue: Collector {
         }
     }
 
+    /// Takes ready messages under a lease; see ``Collector/take(_:)``.
     public func take(_ request: TakeRequest) async throws -> [Delivery] {
         let capabilities = self.capabilities
         try request.validate(for: capabilities)
@@ -118,6 +121,7 @@ public final class LocalQueue: Collector {
         self.store.core.step { engine, _ in engine.cancelTaker(id, of: self.queue, with: CancellationError()) }
     }
 
+    /// Ends deliveries, each outcome as one atomic record; see ``Collector/finish(_:durability:)``.
     public func finish(
         _ completions: [Completion],
         durability: Durability
@@ -131,7 +135,12 @@ public final class LocalQueue: Collector {
         let outcomes: [FinishOutcome] = try await withCheckedThrowingContinuation { continuation in
             core.step { engine, now in
                 engine.finish(
-                    accepted, of: self.queue, as: self.options, durability, now: now, wall: core.wall
+                    accepted,
+                    of: self.queue,
+                    as: self.options,
+                    durability,
+                    now: now,
+                    wall: core.wall
                 ) { outcome in
                     continuation.resume(with: outcome)
                 }
@@ -144,6 +153,7 @@ public final class LocalQueue: Collector {
         }
     }
 
+    /// Extends leases; see ``Collector/extend(_:lease:)``.
     public func extend(_ receipts: [Receipt], lease: Duration) async throws -> [Result<Void, StalkError>] {
         let capabilities = self.capabilities
         try capabilities.validate(batch: receipts.count)
@@ -180,6 +190,7 @@ public final class LocalQueue: Collector {
         return results
     }
 
+    /// Changes how the collector delivers; see ``Collector/control(_:)``.
     @discardableResult
     public func control(_ command: CollectorCommand) async throws -> CollectorStatus {
         if case .scale(let most) = command, most < 0 {

@@ -25,7 +25,7 @@ public final class LocalStore: Sendable {
     let core: StoreCore
     let inspector: StoreInspector
     private let threads: StoreThreads
-    private let lock: Mutex<DirectoryLock?>
+    private let lock: Locked<DirectoryLock?>
 
     private init(path: String, _ opened: StoreOpening.Opened) {
         self.path = path
@@ -33,7 +33,7 @@ public final class LocalStore: Sendable {
         self.core = opened.core
         self.inspector = StoreInspector(core: opened.core)
         self.threads = opened.threads
-        self.lock = Mutex(opened.lock)
+        self.lock = Locked(opened.lock)
     }
 
     deinit {

@@ -211,7 +211,8 @@ package struct LogReader {
         var later = cursor
         var next: (cursor: Cursor, frame: Frame)?
         while later.index < later.segments.count {
-            guard let found = try self.search(later.segments[later.index], from: later.offset, sequencesAfter: last) else {
+            guard let found = try self.search(later.segments[later.index], from: later.offset, sequencesAfter: last)
+            else {
                 later.index += 1
                 later.offset = 0
                 continue
@@ -293,7 +294,10 @@ package struct LogReader {
         let chunk = 1 << 20
         var offset = (start + 7) & ~7
         while offset + FrameHeader.byteCount <= segment.size {
-            let bytes = try segment.file.read(at: offset, count: min(chunk + FrameHeader.byteCount, segment.size - offset))
+            let bytes = try segment.file.read(
+                at: offset,
+                count: min(chunk + FrameHeader.byteCount, segment.size - offset)
+            )
             let places = bytes.withUnsafeBytes { buffer in
                 self.headers(in: buffer, upTo: chunk, segment: segment.number, sequencesAfter: last)
             }
@@ -327,7 +331,10 @@ package struct LogReader {
             defer { place += 8 }
             guard UInt32(littleEndian: buffer.load(fromByteOffset: place, as: UInt32.self)) == FrameHeader.magic,
                 let read = FrameHeader.read(
-                    UnsafeRawBufferPointer(rebasing: buffer[place...]), segment: segment, store: self.store),
+                    UnsafeRawBufferPointer(rebasing: buffer[place...]),
+                    segment: segment,
+                    store: self.store
+                ),
                 read.header.sequence > last
             else { continue }
             places.append(place)

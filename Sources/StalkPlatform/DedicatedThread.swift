@@ -3,7 +3,7 @@ public import StalkCore
 internal import Synchronization
 
 #if canImport(Glibc)
-internal import Glibc
+    internal import Glibc
 #endif
 
 /// A thread for blocking work, which must not sit on the cooperative pool.
@@ -18,7 +18,7 @@ public final class DedicatedThread: Sendable {
         }
     }
 
-    private let handle: Mutex<pthread_t?>
+    private let handle: Locked<pthread_t?>
 
     /// Starts a thread.
     ///
@@ -45,7 +45,7 @@ public final class DedicatedThread: Sendable {
             argument.release()
             throw StalkError(.unavailable, "Can't start another thread (errno \(status)): see ulimit -u.")
         }
-        self.handle = Mutex(handle)
+        self.handle = Locked(handle)
     }
 
     /// Blocks until the thread has ended; must not be called from the thread itself.

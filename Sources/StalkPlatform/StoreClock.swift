@@ -4,7 +4,7 @@ internal import CStalkSystem
 public import StalkCore
 
 #if canImport(Glibc)
-internal import Glibc
+    internal import Glibc
 #endif
 
 /// Time since the machine booted, suspension included: what leases and delays are counted by.

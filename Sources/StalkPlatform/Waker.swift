@@ -2,7 +2,7 @@ internal import CStalkSystem
 public import StalkCore
 
 #if canImport(Glibc)
-internal import Glibc
+    internal import Glibc
 #endif
 
 /// Lets any thread wake the one that waits; a signal sent before the wait is not lost.
@@ -39,6 +39,9 @@ public final class Waker: Sendable {
     }
 
     private static func noDescriptor() -> StalkError {
-        StalkError(.unavailable, "No file descriptor is left (errno \(errno)): raise the limit (ulimit -n) or close some.")
+        StalkError(
+            .unavailable,
+            "No file descriptor is left (errno \(errno)): raise the limit (ulimit -n) or close some."
+        )
     }
 }

@@ -55,7 +55,7 @@ public final class ManualClock: StoreClock, Clock {
 
     /// Which boot the clock pretends to be in.
     public let bootID: String
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     /// Makes a clock that stands at zero.
     ///
@@ -67,7 +67,7 @@ public final class ManualClock: StoreClock, Clock {
         bootID: String = "manual-boot"
     ) {
         self.bootID = bootID
-        self.state = Mutex(State(wallOffset: .milliseconds(wall.millisecondsSince1970)))
+        self.state = Locked(State(wallOffset: .milliseconds(wall.millisecondsSince1970)))
     }
 
     /// The time since the clock was made.

@@ -28,7 +28,7 @@ public final class Worker: Service {
     let logger: Logger?
     let until: (@Sendable () async throws -> Void)?
     let handler: @Sendable (Delivery) async throws -> Disposition
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     /// Makes a worker whose handler says what becomes of each message.
     ///
@@ -59,7 +59,7 @@ public final class Worker: Service {
             capabilities: collector.capabilities,
             seed: .random(in: .min ... .max)
         )
-        self.state = Mutex(State(machine: machine))
+        self.state = Locked(State(machine: machine))
     }
 
     /// What the worker has done since it was made, and what it holds now.

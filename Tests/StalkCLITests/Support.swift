@@ -104,7 +104,7 @@ final class NotingCollector: Collector {
     let capabilities: CollectorCapabilities
     /// The message that is refused, counted from 1.
     let refused: Int?
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     init(maxBatch: Int = 1000, maxBodyBytes: Int = 1 << 20, ready: [[UInt8]] = [], refused: Int? = nil) throws {
         let queue = try QueueName("q")

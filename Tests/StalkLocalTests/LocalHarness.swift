@@ -16,7 +16,11 @@ struct TemporaryStore: Sendable {
         self.path = FileManager.default.temporaryDirectory.path + "/stalk-test-\(UUID().uuidString)"
         self.clock = clock
         self.options = LocalStoreOptions(
-            maxBodyBytes: 64 << 10, segmentBytes: 256 << 10, checkpointBytes: 1 << 20, clock: clock)
+            maxBodyBytes: 64 << 10,
+            segmentBytes: 256 << 10,
+            checkpointBytes: 1 << 20,
+            clock: clock
+        )
     }
 
     func open() async throws -> LocalStore {
@@ -71,7 +75,8 @@ final class LocalHarness: CollectorHarness {
     }
 
     func takeIsWaiting() async throws {
-        while self.store.core.look({ engine in engine.queues.numbers.allSatisfy { engine.queues[$0].takers.isEmpty } }) {
+        while self.store.core.look({ engine in engine.queues.numbers.allSatisfy { engine.queues[$0].takers.isEmpty } })
+        {
             await Task.yield()
         }
     }

@@ -145,7 +145,10 @@ private struct History {
     }
 
     private mutating func extendOne() async throws {
-        guard let (id, item) = self.items.filter({ $0.value.leasedUntil != nil }).min(by: { $0.value.number < $1.value.number }),
+        guard
+            let (id, item) = self.items.filter({ $0.value.leasedUntil != nil }).min(by: {
+                $0.value.number < $1.value.number
+            }),
             let receipt = item.receipt
         else { return }
         let result = try await self.queue.extend([receipt], lease: .seconds(20))[0]

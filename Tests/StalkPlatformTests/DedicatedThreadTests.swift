@@ -11,7 +11,7 @@ import Testing
 @Suite(.timeLimit(.minutes(1))) struct DedicatedThreadTests {
     @Test func joinReturnsAfterTheBodyHasEnded() throws {
         let (started, released) = (try Waker(), try Waker())
-        let hasEnded = Mutex(false)
+        let hasEnded = Locked(false)
         let thread = try DedicatedThread(name: "body") {
             started.signal()
             SystemStoreClock().wait(for: released, until: nil)
@@ -26,7 +26,7 @@ import Testing
     }
 
     @Test func runsOnAThreadOfItsOwnUnderItsName() throws {
-        let seen = Mutex((thread: pthread_self(), name: ""))
+        let seen = Locked((thread: pthread_self(), name: ""))
         let thread = try DedicatedThread(name: "a-name-of-over-15-bytes") {
             var bytes = [UInt8](repeating: 0, count: 32)
             var count = 0
@@ -55,7 +55,7 @@ import Testing
     }
 
     @Test func manyRunAtOnce() throws {
-        let count = Mutex(0)
+        let count = Locked(0)
         let threads = try (0..<50).map { number in
             try DedicatedThread(name: "worker-\(number)") { count.withLock { $0 += 1 } }
         }

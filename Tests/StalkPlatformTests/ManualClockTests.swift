@@ -80,7 +80,7 @@ import Testing
         await clock.sleeperCount(reaches: 1)
         sleeper.cancel()
         await #expect(throws: CancellationError.self) { try await sleeper.value }
-        let isReached = Mutex(false)
+        let isReached = Locked(false)
         let watch = Task.immediate {
             await clock.sleeperCount(reaches: 1)
             isReached.withLock { $0 = true }

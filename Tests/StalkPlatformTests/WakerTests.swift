@@ -65,7 +65,7 @@ extension BootTime {
     /// Two threads in turn, by two wakers: any lost signal leaves both waiting.
     @Test func noSignalIsLostBetweenThreads() throws {
         let (ping, pong) = (try Waker(), try Waker())
-        let turns = Mutex(0)
+        let turns = Locked(0)
         let rounds = 2000
         let partner = try DedicatedThread(name: "partner") {
             for _ in 0..<rounds {

@@ -219,7 +219,7 @@ extension AlteredCollector {
 
 /// What was delivered before, to be delivered once more.
 private final class LastDeliveries: Sendable {
-    private let last = Mutex<[Delivery]>([])
+    private let last = Locked<[Delivery]>([])
 
     func exchange(_ deliveries: [Delivery]) -> [Delivery] {
         self.last.withLock { last in

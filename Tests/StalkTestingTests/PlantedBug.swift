@@ -224,7 +224,7 @@ extension PlantedBug {
 
 /// Receipts that came by.
 private final class Remembered: Sendable {
-    private let seen = Mutex<Set<Receipt>>([])
+    private let seen = Locked<Set<Receipt>>([])
 
     /// Whether all are new.
     func insertAll(_ receipts: [Receipt]) -> Bool {

@@ -18,7 +18,7 @@ final class Recorder<Value: Sendable>: Sendable {
         }
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     var values: [Value] { self.state.withLock { $0.values } }
 
@@ -73,8 +73,8 @@ final class FaultyCollector: Collector {
     let finishes = Recorder<[Completion]>()
     let extends = Recorder<[Receipt]>()
     let failures = Recorder<Call>()
-    private let faults = Mutex<[Call: StalkError]>([:])
-    private let finishGate = Mutex<Gate?>(nil)
+    private let faults = Locked<[Call: StalkError]>([:])
+    private let finishGate = Locked<Gate?>(nil)
 
     init(_ base: InMemoryCollector) {
         self.base = base

@@ -17,7 +17,7 @@ import Testing
         let collector = try self.collector()
         let count = 60
         for number in 0..<count { try await collector.base.publish("\(number)") }
-        let running = Mutex((now: 0, most: 0, mostHeld: 0))
+        let running = Locked((now: 0, most: 0, mostHeld: 0))
         let worker = Worker(
             acknowledging: collector,
             options: WorkerOptions(concurrency: concurrency),
@@ -64,7 +64,7 @@ import Testing
         let collector = try self.collector()
         for number in 0..<8 { try await collector.base.publish("\(number)") }
         let started = Recorder<String>()
-        let gates = Mutex<[String: Gate]>([:])
+        let gates = Locked<[String: Gate]>([:])
         let gate: @Sendable (String) -> Gate = { text in
             gates.withLock { gates in
                 let gate = gates[text] ?? Gate()

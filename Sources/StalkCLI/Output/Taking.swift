@@ -110,7 +110,7 @@ struct Taking {
 final class HeldLeases: Sendable {
     private let queue: any Collector
     private let lease: Duration
-    private let receipts = Mutex<[Receipt]>([])
+    private let receipts = Locked<[Receipt]>([])
 
     init(queue: any Collector, lease: Duration) {
         self.queue = queue

@@ -1,5 +1,6 @@
 // Everything that depends on whether a person watches: width, and progress of long work.
 
+internal import StalkCore
 internal import Synchronization
 
 #if canImport(Glibc)
@@ -74,10 +75,10 @@ struct ProgressLine {
 
 /// A ``ProgressLine`` for callbacks that come from other threads.
 final class SharedProgress: Sendable {
-    private let line: Mutex<ProgressLine>
+    private let line: Locked<ProgressLine>
 
     init(_ verb: String) {
-        self.line = Mutex(ProgressLine(verb))
+        self.line = Locked(ProgressLine(verb))
     }
 
     /// As ``ProgressLine/update(_:fraction:)``.

@@ -1,5 +1,6 @@
 // Ending a command that takes too long, with everything it started.
 
+internal import StalkCore
 internal import Synchronization
 
 #if canImport(Glibc)
@@ -14,7 +15,7 @@ final class ProcessGroup: Sendable {
         var isOverdue = false
     }
 
-    private let state = Mutex(State())
+    private let state = Locked(State())
 
     /// Whether the run's time was over before it ended.
     var isOverdue: Bool { self.state.withLock { $0.isOverdue } }

@@ -1,5 +1,6 @@
 // The last words of a command, which are the reason of its failure.
 
+internal import StalkCore
 internal import Synchronization
 
 /// Keeps the end of what a command wrote to its standard error.
@@ -7,7 +8,7 @@ final class StderrTail: Sendable {
     /// The longest reason, in bytes.
     static let maxBytes = 1024
 
-    private let bytes = Mutex<[UInt8]>([])
+    private let bytes = Locked<[UInt8]>([])
 
     /// Takes more.
     func append(_ chunk: [UInt8]) {

@@ -38,7 +38,9 @@ struct KeeperThread {
             case .checkpoint(let isIdle): self.checkpoint(isIdle: isIdle)
             case .wait(let deadline):
                 self.core.clock.wait(
-                    for: self.core.keeperWaker, until: deadline.map { self.core.bootTime(at: $0) })
+                    for: self.core.keeperWaker,
+                    until: deadline.map { self.core.bootTime(at: $0) }
+                )
             case .stop: return
             }
         }
@@ -228,5 +230,5 @@ extension StoreCore {
 }
 
 private final class SyncOutcome: Sendable {
-    let result = Mutex<Result<Void, StalkError>?>(nil)
+    let result = Locked<Result<Void, StalkError>?>(nil)
 }

@@ -32,7 +32,11 @@ struct LogThread {
         var bytes = frame.bytes.take()
         do throws(StalkError) {
             try self.writer.append(
-                &bytes, sequence: frame.sequence, storeTime: frame.storeTime, rollingTo: frame.nextSegment)
+                &bytes,
+                sequence: frame.sequence,
+                storeTime: frame.storeTime,
+                rollingTo: frame.nextSegment
+            )
             if frame.needsSync { try self.writer.sync() }
         } catch {
             self.core.step { engine, _ in engine.fail(error, includingCallersOf: frame) }

@@ -15,7 +15,9 @@ struct SchedulerThread {
             if let feed = plan.feed { self.feed(feed) }
             guard plan.windows.isEmpty, plan.feed == nil else { continue }
             self.core.clock.wait(
-                for: self.core.schedulerWaker, until: plan.deadline.map { self.core.bootTime(at: $0) })
+                for: self.core.schedulerWaker,
+                until: plan.deadline.map { self.core.bootTime(at: $0) }
+            )
         }
     }
 
@@ -23,7 +25,10 @@ struct SchedulerThread {
         do throws(StalkError) {
             let limits = self.core.limits
             let run = try self.core.tables.readyRun(
-                load, maxMessages: limits.windowMessages, maxBytes: limits.windowBytes)
+                load,
+                maxMessages: limits.windowMessages,
+                maxBytes: limits.windowBytes
+            )
             self.core.step { engine, now in
                 engine.setAside += run.passedOver
                 return engine.install(load, run.messages, end: run.end, now: now)

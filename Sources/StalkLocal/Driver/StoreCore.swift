@@ -21,7 +21,7 @@ final class StoreCore: Sendable {
     let keeperWaker: Waker
     /// Wakes the keeper when what it waits for was synced.
     let syncWaker: Waker
-    private let engine: Mutex<Engine>
+    private let engine: Locked<Engine>
     private let stopping = Atomic<Bool>(false)
 
     init(
@@ -41,7 +41,7 @@ final class StoreCore: Sendable {
         self.schedulerWaker = try Waker()
         self.keeperWaker = try Waker()
         self.syncWaker = try Waker()
-        self.engine = Mutex(engine)
+        self.engine = Locked(engine)
     }
 
     /// The store's clock.

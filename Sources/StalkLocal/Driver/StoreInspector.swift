@@ -10,7 +10,9 @@ struct StoreInspector: Sendable {
     /// Whether a message that memory does not know is finished.
     func isGone(_ sequence: UInt64) async throws -> Bool {
         try await onOwnThread("stalk-look") { () throws(StalkError) in
-            try self.consistently { _ in () } read: { _ throws(StalkError) in
+            try self.consistently { _ in
+                ()
+            } read: { _ throws(StalkError) in
                 try !self.core.tables.contains(sequence)
             }
         }
@@ -33,7 +35,9 @@ struct StoreInspector: Sendable {
     func message(_ id: MessageID) async throws -> StoredMessage {
         guard let sequence = id.sequence else { throw Self.noSuchMessage(id) }
         return try await onOwnThread("stalk-look") { () throws(StalkError) in
-            let found = try self.consistently { $0.entries[sequence] } read: { entry throws(StalkError) in
+            let found = try self.consistently {
+                $0.entries[sequence]
+            } read: { entry throws(StalkError) in
                 if let entry { return entry.status == .gone ? nil : self.stored(entry) }
                 guard let message = try self.core.tables.message(sequence) else { return nil }
                 return self.stored(message, self.core.look { self.state(of: message.standing, $0) })

@@ -24,7 +24,9 @@ struct StoreMarker: Hashable, Sendable {
             // What a store that was never finished may hold: the marker is written last.
             let own = [Self.temporaryName, lockName, Segment.directory, StoreOpening.indexDirectory]
             let log = try directory.list(Segment.directory)
-            let index = try directory.list(StoreOpening.indexDirectory).filter { !["data.mdb", "lock.mdb"].contains($0) }
+            let index = try directory.list(StoreOpening.indexDirectory).filter {
+                !["data.mdb", "lock.mdb"].contains($0)
+            }
             guard let foreign = (names.filter { !own.contains($0) } + log + index).first else { return nil }
             throw StalkError(
                 .notAStore,
@@ -40,12 +42,18 @@ struct StoreMarker: Hashable, Sendable {
     private static func parse(_ text: String, path: String) throws(StalkError) -> StoreMarker {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         guard lines.first == Self.title[...] else {
-            throw StalkError(.notAStore, "\(path) was not written by Stalk: name another directory. Nothing was changed.")
+            throw StalkError(
+                .notAStore,
+                "\(path) was not written by Stalk: name another directory. Nothing was changed."
+            )
         }
         let fields = lines.dropFirst().map { $0.split(separator: " ") }.filter { $0.count == 2 }
         let format = fields.first { $0[0] == "format" }.flatMap { UInt32($0[1]) }
         guard let format else {
-            throw StalkError(.storeDamaged, "\(path) does not say its format: restore it from a copy. Nothing was changed.")
+            throw StalkError(
+                .storeDamaged,
+                "\(path) does not say its format: restore it from a copy. Nothing was changed."
+            )
         }
         guard format <= StoreMeta.formatVersion else { throw StalkError.newerStore(found: format) }
         guard let store = fields.first(where: { $0[0] == "store" }).flatMap({ UInt64($0[1], radix: 16) }) else {

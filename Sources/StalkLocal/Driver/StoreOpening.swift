@@ -41,11 +41,20 @@ struct StoreOpening {
         let clockOffset = self.clockOffset(of: engine.meta, lastTime: max(meta.storeTime, summary.storeTime))
         let segments = try self.segments(directory, live: summary.liveSegments, lastSegment: summary.lastSegment)
         engine.beginSession(
-            bootID: self.options.clock.bootID, clockOffset: clockOffset, lastFrame: summary.lastSequence,
-            segments: segments, now: Moment(nanoseconds: self.options.clock.bootTime().nanoseconds + clockOffset))
+            bootID: self.options.clock.bootID,
+            clockOffset: clockOffset,
+            lastFrame: summary.lastSequence,
+            segments: segments,
+            now: Moment(nanoseconds: self.options.clock.bootTime().nanoseconds + clockOffset)
+        )
         let nextSegment = segments.nextNumber
         let core = try StoreCore(
-            engine: engine, directory: directory, tables: tables, options: self.options, clockOffset: clockOffset)
+            engine: engine,
+            directory: directory,
+            tables: tables,
+            options: self.options,
+            clockOffset: clockOffset
+        )
         let writer = LogWriter(store: meta.store, segment: segments.active, after: summary.lastSequence)
         let threads = try StoreThreads(core: core, writer: writer, nextSegment: nextSegment)
         core.step { _, _ in Actions(wakesLog: true, wakesScheduler: true, wakesKeeper: true) }
@@ -74,7 +83,9 @@ struct StoreOpening {
         let tables = try self.tables(createIfMissing: false)
         guard let meta = try tables.readMeta() else {
             throw StalkError(
-                .storeDamaged, "\(self.path)/index is empty, which no crash can cause: restore it from a copy.")
+                .storeDamaged,
+                "\(self.path)/index is empty, which no crash can cause: restore it from a copy."
+            )
         }
         guard meta.store == marker.store else {
             throw StalkError(
@@ -116,7 +127,11 @@ struct StoreOpening {
         _ report: inout RecoveryReport
     ) throws(StalkError) -> LogSummary {
         let reader = LogReader(
-            directory: directory, store: engine.meta.store, settled: engine.meta.settledFrame, fromDisk: true)
+            directory: directory,
+            store: engine.meta.store,
+            settled: engine.meta.settledFrame,
+            fromDisk: true
+        )
         let policy = self.options.onDamage
         let start = Moment(nanoseconds: max(engine.meta.storeTime, 0) * 1_000_000)
         var hasGaps = false
@@ -262,7 +277,9 @@ extension Engine {
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
         self.releaseBudget = ReleaseBudget(rate: self.limits.releaseRate, now: now.milliseconds)
         self.stage(
-            .session(SessionRecord(epoch: self.meta.epoch, bootID: bootID, clockOffset: clockOffset)), now: now)
+            .session(SessionRecord(epoch: self.meta.epoch, bootID: bootID, clockOffset: clockOffset)),
+            now: now
+        )
         // Somebody must want the frame, or nothing would tell the next owner of the clock.
         self.staging.needsSync = true
     }
@@ -290,7 +307,9 @@ extension LocalStoreOptions {
         }
         guard self.releaseRate >= 1000, self.idleCheckpointDelay >= .zero else {
             throw StalkError(
-                .invalidArgument, "releaseRate must be at least 1000 per second, and idleCheckpointDelay not negative.")
+                .invalidArgument,
+                "releaseRate must be at least 1000 per second, and idleCheckpointDelay not negative."
+            )
         }
     }
 }

@@ -8,7 +8,7 @@ internal import Synchronization
 /// The threads that an open store runs.
 final class StoreThreads: Sendable {
     private let core: StoreCore
-    private let threads: Mutex<[DedicatedThread]>
+    private let threads: Locked<[DedicatedThread]>
 
     /// Starts them.
     init(core: StoreCore, writer: LogWriter, nextSegment: UInt64) throws(StalkError) {
@@ -19,22 +19,25 @@ final class StoreThreads: Sendable {
                 try DedicatedThread(name: "stalk-log") {
                     var thread = LogThread(core: core, writer: writer)
                     thread.run()
-                })
+                }
+            )
             threads.append(
                 try DedicatedThread(name: "stalk-scheduler") {
                     SchedulerThread(core: core).run()
-                })
+                }
+            )
             threads.append(
                 try DedicatedThread(name: "stalk-keeper") {
                     var thread = KeeperThread(core: core, nextSegment: nextSegment)
                     thread.run()
-                })
+                }
+            )
         } catch {
             core.stop()
             for thread in threads { thread.join() }
             throw error
         }
-        self.threads = Mutex(threads)
+        self.threads = Locked(threads)
     }
 
     /// Ends the threads and waits for them.

@@ -27,7 +27,10 @@ struct StoreVerification {
     private func verifyTables(_ marker: StoreMarker, _ report: inout VerifyReport) -> UInt64 {
         do throws(StalkError) {
             let tables = try SettledTables(
-                path: "\(self.path)/\(StoreOpening.indexDirectory)", createIfMissing: false, maxBodyBytes: 1 << 30)
+                path: "\(self.path)/\(StoreOpening.indexDirectory)",
+                createIfMissing: false,
+                maxBodyBytes: 1 << 30
+            )
             defer { tables.environment.close() }
             let meta = try tables.readMeta()
             let total = try tables.messageCount()
@@ -36,14 +39,16 @@ struct StoreVerification {
             report.problems += problems
             if let meta, meta.store != marker.store {
                 report.problems.append(
-                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: "it belongs to another store"))
+                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: "it belongs to another store")
+                )
             }
             return meta?.settledFrame ?? 0
         } catch {
             // A store that was made and killed before its first checkpoint has no tables yet.
             if error.code != .noSuchStore, error.code != .notAStore {
                 report.problems.append(
-                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: error.message))
+                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: error.message)
+                )
             }
             return 0
         }
@@ -61,8 +66,11 @@ struct StoreVerification {
         let summary = try reader.read { damage in
             problems.append(
                 VerifyReport.Problem(
-                    file: Segment.path(damage.place.segment), offset: damage.place.offset,
-                    what: "\(damage.what) \(damage.bytes) bytes are affected."))
+                    file: Segment.path(damage.place.segment),
+                    offset: damage.place.offset,
+                    what: "\(damage.what) \(damage.bytes) bytes are affected."
+                )
+            )
         } _: { frame throws(StalkError) in
             do throws(StalkError) {
                 try frame.forEachRecord { _ in records += 1 }
@@ -70,7 +78,11 @@ struct StoreVerification {
                 guard error.code == .storeDamaged else { throw error }
                 problems.append(
                     VerifyReport.Problem(
-                        file: Segment.path(frame.place.segment), offset: frame.place.offset, what: error.message))
+                        file: Segment.path(frame.place.segment),
+                        offset: frame.place.offset,
+                        what: error.message
+                    )
+                )
             }
         }
         report.frames = summary.frames

@@ -29,7 +29,10 @@ extension Engine {
             if !self.staging.isEmpty { actions.wakesLog = true }
         }
         let status = CollectorStatus(
-            isAsleep: state?.isAsleep ?? true, maxInFlight: state?.maxInFlight, inFlight: state?.inFlight ?? 0)
+            isAsleep: state?.isAsleep ?? true,
+            maxInFlight: state?.maxInFlight,
+            inFlight: state?.inFlight ?? 0
+        )
         return (status, actions)
     }
 

@@ -31,7 +31,14 @@ extension Engine {
             return actions
         }
         let before = self.staging.bytes.count
-        let outcomes = self.apply(completions, of: queue, errorQueue: options.errorQueue, now: now, wall: wall, &actions)
+        let outcomes = self.apply(
+            completions,
+            of: queue,
+            errorQueue: options.errorQueue,
+            now: now,
+            wall: wall,
+            &actions
+        )
         if self.staging.bytes.count > before {
             self.waitForStaged(durability) { outcome in reply(outcome.map { outcomes }) }
             actions.wakesLog = true
@@ -97,7 +104,12 @@ extension Engine {
                 guard let entry = self.entries[sequence] else { return .notInMemory(sequence) }
                 if let timer = entry.timer { self.wheel.cancel(timer) }
                 let timer = self.addTimer(
-                    .lease, queue: entry.queue, key: sequence, deadline: deadline, &actions)
+                    .lease,
+                    queue: entry.queue,
+                    key: sequence,
+                    deadline: deadline,
+                    &actions
+                )
                 self.entries[sequence]?.timer = timer
                 return .done
             }

@@ -151,7 +151,11 @@ extension Engine {
             isScheduled: record.isScheduled
         )
         let content = MessageContent(
-            publishedAt: record.publishedAt, headers: record.headers, extensions: record.extensions, body: record.body)
+            publishedAt: record.publishedAt,
+            headers: record.headers,
+            extensions: record.extensions,
+            body: record.body
+        )
         var entry = Entry(standing: standing, content: content, status: .staged)
         entry.isDirty = true
         self.entries[record.sequence] = entry
@@ -173,7 +177,8 @@ extension MessageID {
                     buffer[position] = digits.utf8Start[value]
                 }
                 return 13
-            })
+            }
+        )
     }
 
     /// The message's number, or `nil` for an id that no local store issued.

@@ -134,7 +134,11 @@ extension Engine {
         }
         self.isFeeding = true
         return ScheduleFeed(
-            after: self.fedThrough, through: tick + self.limits.horizon, limit: min(limit, 8192), epoch: self.epoch)
+            after: self.fedThrough,
+            through: tick + self.limits.horizon,
+            limit: min(limit, 8192),
+            epoch: self.epoch
+        )
     }
 
     private func nextLook(tick: Int64, isCaughtUp: Bool, isFeeding: Bool) -> Int64? {

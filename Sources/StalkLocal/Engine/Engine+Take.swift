@@ -151,7 +151,8 @@ extension Engine {
                     attempt: Int(entry.standing.attempts),
                     publishedAt: Timestamp(millisecondsSince1970: entry.content.publishedAt),
                     receipt: Receipt(token: .local(store: self.meta.store, sequence: sequence, lease: lease))
-                ))
+                )
+            )
         }
         self.collectors[taker.collector]?.inFlight += deliveries.count
         let done = deliveries
@@ -281,7 +282,11 @@ extension Engine {
         if status == .ready { standing.isScheduled = false }
         let sequence = standing.key.sequence
         self.entries[sequence] = Entry(
-            standing: standing, content: message.content, status: status, settled: message.standing.place)
+            standing: standing,
+            content: message.content,
+            status: status,
+            settled: message.standing.place
+        )
         guard status == .ready else { return }
         self.queues[standing.queue].readyInMemory += 1
         self.enqueueReady(sequence)

@@ -38,11 +38,11 @@ final class BodyCodec: Sendable {
     private static let queuesInTrainingMax = 8
 
     private let maxBodyBytes: Int
-    private let state = Mutex(State())
+    private let state = Locked(State())
     // SAFETY: used only while `decompressorLock` is held.
     private nonisolated(unsafe) let decompressor: Decompressor
-    private let decompressorLock = Mutex(())
-    private let thread = Mutex<DedicatedThread?>(nil)
+    private let decompressorLock = Locked(())
+    private let thread = Locked<DedicatedThread?>(nil)
 
     init(maxBodyBytes: Int) throws(StalkError) {
         self.maxBodyBytes = maxBodyBytes
@@ -79,7 +79,8 @@ final class BodyCodec: Sendable {
                 return .success(
                     try self.decompressor.body(of: envelope, maxBytes: limit) { id throws(StalkError) in
                         try self.dictionary(id)
-                    })
+                    }
+                )
             } catch {
                 return .failure(error)
             }

@@ -38,7 +38,11 @@ final class SettledTables: Sendable {
     init(path: String, createIfMissing: Bool, maxBodyBytes: Int) throws(StalkError) {
         let names = ["meta", "queues", "messages", "states", "ready", "schedule", "dead", "dictionaries"]
         let environment = try Environment(
-            path: path, mapBytes: 1 << 30, tables: names, createIfMissing: createIfMissing)
+            path: path,
+            mapBytes: 1 << 30,
+            tables: names,
+            createIfMissing: createIfMissing
+        )
         self.environment = environment
         self.meta = environment.table("meta")
         self.queues = environment.table("queues")
@@ -295,7 +299,9 @@ final class SettledTables: Sendable {
                 var reader = KeyReader(value)
                 keys.append((key, try reader.readUInt32()))
                 return .next
-            } onCorrupt: { _, _ in .next }
+            } onCorrupt: { _, _ in
+                .next
+            }
         }
         return (keys, next)
     }
@@ -313,7 +319,9 @@ final class SettledTables: Sendable {
                 let (found, key) = try KeyReader.place(bytes)
                 guard found == queue else { return .stop }
                 return try body(key, value.first == 1) ? .next : .stop
-            } onCorrupt: { _, _ in .next }
+            } onCorrupt: { _, _ in
+                .next
+            }
         }
     }
 
@@ -327,7 +335,8 @@ final class SettledTables: Sendable {
         var sound = 0
         var values = 0
         try self.environment.read { transaction throws(StalkError) in
-            for table in [self.meta, self.queues, self.states, self.ready, self.schedule, self.dead, self.dictionaries] {
+            for table in [self.meta, self.queues, self.states, self.ready, self.schedule, self.dead, self.dictionaries]
+            {
                 try transaction.scan(table) { _, _ in
                     values += 1
                     return .next
@@ -359,7 +368,10 @@ final class SettledTables: Sendable {
     private static func problem(in table: Table, _ key: UnsafeRawBufferPointer) -> VerifyReport.Problem {
         let digits = key.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
         return VerifyReport.Problem(
-            file: "index/data.mdb", offset: nil, what: "the record \(digits) of the table \(table.name) is damaged")
+            file: "index/data.mdb",
+            offset: nil,
+            what: "the record \(digits) of the table \(table.name) is damaged"
+        )
     }
 }
 

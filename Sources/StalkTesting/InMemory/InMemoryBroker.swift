@@ -38,7 +38,7 @@ public final class InMemoryBroker: Sendable {
     public let capabilities: CollectorCapabilities
     private let clock: ElapsedClock
     private let wallTime: @Sendable () -> Timestamp
-    private let state: Mutex<State>
+    private let state: Locked<State>
 
     /// Makes a broker without messages that lives by a clock.
     ///
@@ -73,7 +73,7 @@ public final class InMemoryBroker: Sendable {
         self.clock = ElapsedClock(clock)
         self.wallTime = wallTime
         let machine = InMemoryBrokerStateMachine(capabilities: capabilities, identity: .random(in: .min ... .max))
-        self.state = Mutex(State(machine: machine))
+        self.state = Locked(State(machine: machine))
     }
 
     /// A collector on one of the queues.
