@@ -1,0 +1,41 @@
+import Foundation
+import Testing
+
+/// docs/durability.md names tests; a test that was renamed or removed must not stay there.
+@Suite struct DurabilityTests {
+    @Test func namedTestsExist() throws {
+        let tests = try Self.sources(below: "Tests")
+        let checks = try Repository.text("Sources/StalkTesting/Conformance/CollectorCheck.swift")
+        let names = try Self.namedTests()
+        #expect(names.count > 30)
+        for name in names {
+            let isThere =
+                switch name.first {
+                case _ where name.contains("/"): tests.keys.contains { $0.hasSuffix("/\(name).swift") }
+                case let letter? where letter.isUppercase: tests.keys.contains { $0.hasSuffix("/\(name).swift") }
+                default: tests.values.contains { $0.contains("func \(name)(") } || checks.contains("case \(name)\n")
+                }
+            #expect(isThere, "docs/durability.md names \(name), which is not there")
+        }
+    }
+
+    /// What stands in backquotes in the second column of each table of promises, but for scripts.
+    private static func namedTests() throws -> [String] {
+        var isInTable = false
+        var names: [String] = []
+        for line in try Repository.text("docs/durability.md").components(separatedBy: "\n") {
+            isInTable = line == "| promise | test |" || isInTable && line.hasPrefix("|")
+            guard isInTable, let cell = line.components(separatedBy: " | ").last else { continue }
+            let quoted = cell.components(separatedBy: "`").enumerated().filter { $0.offset % 2 == 1 }.map(\.element)
+            names += quoted.filter { !$0.hasPrefix("tools/") }
+        }
+        return names
+    }
+
+    /// The Swift files below a directory by their paths.
+    private static func sources(below directory: String) throws -> [String: String] {
+        let root = Repository.root.appendingPathComponent(directory)
+        let paths = try FileManager.default.subpathsOfDirectory(atPath: root.path).filter { $0.hasSuffix(".swift") }
+        return try Dictionary(uniqueKeysWithValues: paths.map { ("/" + $0, try Repository.text("\(directory)/\($0)")) })
+    }
+}
