@@ -1,4 +1,4 @@
-// swift-tools-version: 6.1
+// swift-tools-version: 6.2
 import PackageDescription
 
 let package = Package(
@@ -37,7 +37,7 @@ let package = Package(
         .target(
             name: "StalkLocal",
             dependencies: [
-                "CStalkSystem", "StalkCore", "StalkFiles", "StalkIndex", "StalkLog", "StalkPlatform", "StalkWheel",
+                "StalkCore", "StalkFiles", "StalkIndex", "StalkLog", "StalkPlatform", "StalkWheel",
                 "StalkZstd",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "HeapModule", package: "swift-collections"),

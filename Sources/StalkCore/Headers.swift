@@ -13,6 +13,9 @@ public struct Headers: Hashable, Sendable {
         public var value: String
     }
 
+    /// The most headers of a message.
+    public static var maxCount: Int { 256 }
+
     /// The largest size of all headers of a message together, in bytes of UTF-8.
     public static var maxBytes: Int { 65_536 }
 
@@ -72,6 +75,12 @@ public struct Headers: Hashable, Sendable {
                         + "not starting with '.' or '-'."
                 )
             }
+        }
+        guard self.fields.count <= Self.maxCount else {
+            throw StalkError(
+                .invalidArgument,
+                "The message has \(self.fields.count) headers, at most \(Self.maxCount) are allowed: put data in the body."
+            )
         }
         guard self.byteCount <= Self.maxBytes else {
             throw StalkError(

@@ -18,7 +18,7 @@ public struct LocalStoreOptions: Sendable {
     public var onDamage: DamagePolicy
     /// The largest body, in bytes, up to half a segment.
     public var maxBodyBytes: Int
-    /// The size of a log segment, in bytes, from 64 KiB to 1 GiB; a body takes at most half of one.
+    /// The size of a log segment, in bytes, from 256 KiB to 1 GiB; a body takes at most half of one.
     public var segmentBytes: Int
     /// How much log gathers before a checkpoint moves it into LMDB, in bytes.
     public var checkpointBytes: Int

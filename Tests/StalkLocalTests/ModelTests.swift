@@ -41,9 +41,9 @@ private struct History {
         self.random = SeededGenerator(seed: seed)
         var temporary = TemporaryStore()
         // Small windows and segments, so that every path is taken with few messages.
-        temporary.options.segmentBytes = 64 << 10
+        temporary.options.segmentBytes = 256 << 10
         temporary.options.maxBodyBytes = 16 << 10
-        temporary.options.checkpointBytes = 128 << 10
+        temporary.options.checkpointBytes = 256 << 10
         self.temporary = temporary
         self.store = try await temporary.open()
         self.queue = try self.store.queue("history")

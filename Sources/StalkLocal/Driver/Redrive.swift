@@ -91,7 +91,7 @@ struct Redrive: Sendable {
         }
         var found: [SettledMessage] = []
         for key in keys where !resident.contains(key.sequence) {
-            guard let message = try self.core.tables.message(key.sequence) else { continue }
+            guard let message = try self.core.tables.soundMessage(key.sequence).message else { continue }
             if start.pass == .dead || message.standing.diedIn != 0 { found.append(message) }
         }
         guard keys.count == limit, let last = keys.last else { return (found, nil) }

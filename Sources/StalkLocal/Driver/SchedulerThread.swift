@@ -30,7 +30,7 @@ struct SchedulerThread {
                 maxBytes: limits.windowBytes
             )
             self.core.step { engine, now in
-                engine.setAside += run.passedOver
+                engine.setAside.formUnion(run.rotten)
                 return engine.install(load, run.messages, end: run.end, now: now)
             }
         } catch {

@@ -98,8 +98,10 @@ struct StoreInspector: Sendable {
         for (key, message) in found.sorted(by: { $0.key < $1.key }) where messages.count < max {
             if let message {
                 messages.append(message)
-            } else if let message = try self.core.tables.message(key.sequence) {
-                messages.append(self.stored(message, state))
+            } else {
+                let (message, isRotten) = try self.core.tables.soundMessage(key.sequence)
+                if let message { messages.append(self.stored(message, state)) }
+                if isRotten { self.core.look { _ = $0.setAside.insert(key.sequence) } }
             }
         }
         return messages
@@ -126,7 +128,7 @@ struct StoreInspector: Sendable {
                     lmdbBytes: 0,
                     checkpointLag: engine.bytesSinceCheckpoint,
                     owner: owner,
-                    setAside: engine.setAside
+                    setAside: engine.setAside.count
                 )
             }
             stats.lmdbBytes = self.core.tables.environment.fileBytes

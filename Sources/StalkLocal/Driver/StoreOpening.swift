@@ -56,7 +56,7 @@ struct StoreOpening {
             clockOffset: clockOffset
         )
         let writer = LogWriter(store: meta.store, segment: segments.active, after: summary.lastSequence)
-        let threads = try StoreThreads(core: core, writer: writer, nextSegment: nextSegment)
+        let threads = try StoreThreads(core: core, lock: lock, writer: writer, nextSegment: nextSegment)
         core.step { _, _ in Actions(wakesLog: true, wakesScheduler: true, wakesKeeper: true) }
         return Opened(core: core, threads: threads, lock: lock, report: report)
     }
@@ -80,7 +80,17 @@ struct StoreOpening {
         guard let marker = try StoreMarker.read(in: directory, lockName: Self.lockName) else {
             return try self.makeStore(directory)
         }
-        let tables = try self.tables(createIfMissing: false)
+        let tables: SettledTables
+        do throws(StalkError) {
+            tables = try self.tables(createIfMissing: false)
+        } catch {
+            guard [.notAStore, .noSuchStore].contains(error.code) else { throw error }
+            throw StalkError(
+                .storeDamaged,
+                "\(self.path)/index is missing, which no crash can cause: restore it from a copy. Nothing was changed.",
+                cause: error
+            )
+        }
         guard let meta = try tables.readMeta() else {
             throw StalkError(
                 .storeDamaged,
@@ -92,6 +102,12 @@ struct StoreOpening {
                 .storeDamaged,
                 "\(self.path)/index belongs to the store \(String(meta.store, radix: 16)), but STALK names "
                     + "\(String(marker.store, radix: 16)): put the files of one store together. Nothing was changed."
+            )
+        }
+        if meta.settledFrame > 0, try directory.list(Segment.directory).isEmpty {
+            throw StalkError(
+                .storeDamaged,
+                "\(self.path)/log is missing or empty, which no crash can cause: restore it from a copy. Nothing was changed."
             )
         }
         return (tables, meta)
@@ -143,7 +159,9 @@ struct StoreOpening {
             try frame.forEachRecord { record throws(StalkError) in
                 do throws(StalkError) {
                     for sequence in engine.missingMessages(for: record) {
-                        if let message = try tables.message(sequence) { engine.addForReplay(message, now: start) }
+                        let (message, isRotten) = try tables.soundMessage(sequence)
+                        if let message { engine.addForReplay(message, now: start) }
+                        if isRotten { engine.setAside.insert(sequence) }
                     }
                     try engine.replay(record, now: start)
                 } catch {
@@ -287,10 +305,10 @@ extension Engine {
 
 extension LocalStoreOptions {
     func validate() throws(StalkError) {
-        guard (1 << 16...1 << 30).contains(self.segmentBytes), self.segmentBytes % 4096 == 0 else {
+        guard (1 << 18...1 << 30).contains(self.segmentBytes), self.segmentBytes % 4096 == 0 else {
             throw StalkError(
                 .invalidArgument,
-                "segmentBytes is \(self.segmentBytes): choose a multiple of 4096 from 64 KiB to 1 GiB."
+                "segmentBytes is \(self.segmentBytes): choose a multiple of 4096 from 256 KiB to 1 GiB."
             )
         }
         guard (0...self.segmentBytes / 2).contains(self.maxBodyBytes) else {

@@ -1,6 +1,7 @@
 // The threads of an open store, and blocking work for callers that must not block.
 
 internal import StalkCore
+internal import StalkFiles
 internal import StalkLog
 internal import StalkPlatform
 internal import Synchronization
@@ -11,25 +12,28 @@ final class StoreThreads: Sendable {
     private let threads: Locked<[DedicatedThread]>
 
     /// Starts them.
-    init(core: StoreCore, writer: LogWriter, nextSegment: UInt64) throws(StalkError) {
+    ///
+    /// - Parameter lock: The store's lock. Each thread holds it, so that it is given back only when nothing of this owner
+    ///   can touch the store any more, also when the store was let go without being closed.
+    init(core: StoreCore, lock: DirectoryLock, writer: LogWriter, nextSegment: UInt64) throws(StalkError) {
         self.core = core
         var threads: [DedicatedThread] = []
         do throws(StalkError) {
             threads.append(
                 try DedicatedThread(name: "stalk-log") {
                     var thread = LogThread(core: core, writer: writer)
-                    thread.run()
+                    withExtendedLifetime(lock) { thread.run() }
                 }
             )
             threads.append(
                 try DedicatedThread(name: "stalk-scheduler") {
-                    SchedulerThread(core: core).run()
+                    withExtendedLifetime(lock) { SchedulerThread(core: core).run() }
                 }
             )
             threads.append(
                 try DedicatedThread(name: "stalk-keeper") {
                     var thread = KeeperThread(core: core, nextSegment: nextSegment)
-                    thread.run()
+                    withExtendedLifetime(lock) { thread.run() }
                 }
             )
         } catch {

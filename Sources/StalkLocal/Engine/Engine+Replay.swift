@@ -14,7 +14,7 @@ extension Engine {
             case .retry(let record): [record.sequence]
             case .deadLetter(let record): [record.sequence]
             }
-        return sequences.filter { self.entries[$0] == nil }
+        return sequences.filter { self.entries[$0] == nil && !self.setAside.contains($0) }
     }
 
     /// Puts a message into memory as LMDB holds it, for a record that is about to be replayed.
@@ -52,26 +52,26 @@ extension Engine {
             if let entry = self.entries[record.sequence] { self.makeVisible(entry, now: now, &actions) }
         case .take(let sequences):
             for sequence in sequences {
-                try self.requireAlive(sequence)
+                guard try self.isAlive(sequence) else { continue }
                 self.makeReadyForReplay(sequence)
                 self.countAttempt(of: sequence)
             }
         case .acknowledge(let sequences):
             for sequence in sequences {
-                try self.requireAlive(sequence)
+                guard try self.isAlive(sequence) else { continue }
                 self.remove(sequence)
             }
         case .release(let sequences):
             for sequence in sequences {
-                try self.requireAlive(sequence)
+                guard try self.isAlive(sequence) else { continue }
                 self.uncountAttempt(of: sequence)
             }
         case .retry(let record):
-            try self.requireAlive(record.sequence)
+            guard try self.isAlive(record.sequence) else { break }
             self.makeReadyForReplay(record.sequence)
             self.apply(record, isScheduled: true, &actions)
         case .deadLetter(let record):
-            try self.requireAlive(record.sequence)
+            guard try self.isAlive(record.sequence) else { break }
             guard record.target == 0 || self.queues.contains(record.target) else {
                 throw Self.contradiction("message \(record.sequence) died into queue number \(record.target)")
             }
@@ -79,7 +79,7 @@ extension Engine {
             self.apply(record, now: now, &actions)
         case .redrive(let dueAt, let sequences):
             for sequence in sequences {
-                try self.requireAlive(sequence)
+                guard try self.isAlive(sequence) else { continue }
                 self.apply(redrive: sequence, dueAt: dueAt, now: now, &actions)
             }
         }
@@ -96,10 +96,13 @@ extension Engine {
         self.enqueueReady(sequence)
     }
 
-    private func requireAlive(_ sequence: UInt64) throws(StalkError) {
+    /// Whether there is a message that a record can change; one that was set aside is passed over.
+    private func isAlive(_ sequence: UInt64) throws(StalkError) -> Bool {
+        if self.setAside.contains(sequence) { return false }
         guard let entry = self.entries[sequence], entry.status != .gone else {
             throw Self.contradiction("message \(sequence) does not exist")
         }
+        return true
     }
 
     private static func contradiction(_ what: String) -> StalkError {

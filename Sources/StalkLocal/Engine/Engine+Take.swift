@@ -6,6 +6,9 @@ internal import StalkLog
 internal import StalkWheel
 
 extension Engine {
+    /// The most deliveries of one call: their record must find room in a frame that others fill as well.
+    static var deliveriesMax: Int { 1024 }
+
     /// Hands out what is ready, or lets the caller wait for it.
     ///
     /// - Parameters:
@@ -29,7 +32,7 @@ extension Engine {
             let deadline = now.later(by: wait)
             let timer = self.addTimer(.taker, queue: number, key: taker.id, deadline: deadline, &actions)
             self.queues[number].takers[position].timer = timer
-        } else if !self.mayComeFromMiddle(taker, number) {
+        } else if !self.mayStillCome(taker, number) {
             self.removeTaker(at: position, of: number)
             actions.replies.append { taker.reply(.success([])) }
         }
@@ -87,7 +90,7 @@ extension Engine {
         var position = 0
         while position < self.queues[number].takers.count {
             let taker = self.queues[number].takers[position]
-            let room = min(taker.max, self.collectors[taker.collector]?.room ?? 0)
+            let room = min(taker.max, Self.deliveriesMax, self.collectors[taker.collector]?.room ?? 0)
             guard room > 0 else {
                 position += 1
                 continue
@@ -185,8 +188,9 @@ extension Engine {
 // MARK: - The window at the head of a queue
 
 extension Engine {
-    /// Whether a taker can hope for messages that only LMDB knows.
-    func mayComeFromMiddle(_ taker: Taker, _ number: UInt32) -> Bool {
+    /// Whether a taker that does not wait can still hope: for messages that only LMDB knows, or for room in the log.
+    func mayStillCome(_ taker: Taker, _ number: UInt32) -> Bool {
+        if self.queuesWithoutRoom.contains(number) { return true }
         let queue = self.queues[number]
         return queue.readyInMiddle > 0 && !queue.isHeldBySchedule && (self.collectors[taker.collector]?.room ?? 0) > 0
     }
@@ -212,7 +216,10 @@ extension Engine {
     mutating func serveTakersWithoutRoom(now: Moment, _ actions: inout Actions) {
         let numbers = self.queuesWithoutRoom
         self.queuesWithoutRoom = []
-        for number in numbers { self.serveTakers(of: number, now: now, &actions) }
+        for number in numbers {
+            self.serveTakers(of: number, now: now, &actions)
+            self.dismissImmediateTakers(of: number, &actions)
+        }
     }
 
     /// The windows that are wanted, marked as being loaded.
@@ -304,7 +311,6 @@ extension Engine {
         }
         self.queues[number].ready -= missing
         self.queues[number].isDirty = true
-        self.setAside += missing
     }
 
     /// A window could not be read.
@@ -318,7 +324,7 @@ extension Engine {
 
     /// Lets those go who only wanted what is there.
     private mutating func dismissImmediateTakers(of number: UInt32, _ actions: inout Actions) {
-        for taker in self.queues[number].takers where taker.isImmediate && !self.mayComeFromMiddle(taker, number) {
+        for taker in self.queues[number].takers where taker.isImmediate && !self.mayStillCome(taker, number) {
             self.endWait(of: taker.id, queue: number, &actions)
         }
     }

@@ -96,7 +96,8 @@ struct Engine {
     var nextLease: UInt64
     var nextID: UInt64 = 1
     var failure: StalkError?
-    var setAside = 0
+    /// Messages whose records in LMDB failed their checksum: they are passed over.
+    var setAside: Set<UInt64> = []
 
     init(meta: StoreMeta, limits: EngineLimits, now: Moment) {
         self.meta = meta

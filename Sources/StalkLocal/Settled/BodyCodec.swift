@@ -14,28 +14,45 @@ struct StoredDictionary: Sendable {
 
 /// Compresses what settles and decompresses what is read.
 final class BodyCodec: Sendable {
-    private struct QueueTraining {
-        var trainer = DictionaryTrainer(dictionaryBytesMax: 32 << 10)
-        /// How many bodies settle before the next training.
-        var untilTraining = BodyCodec.bodiesBeforeFirstTraining
-        var trainings = 0
-    }
-
     private struct State {
         var decompression: [UInt32: DecompressionDictionary] = [:]
         /// The newest dictionary of each queue.
         var compression: [UInt32: CompressionDictionary] = [:]
-        var training: [UInt32: QueueTraining] = [:]
+        /// Samples of the queues that are to get a dictionary next.
+        var trainers: [UInt32: DictionaryTrainer] = [:]
+        /// How many bodies of a queue settled since its last training.
+        var settled: [UInt32: Int] = [:]
+        /// The queues that were trained for.
+        var trained: Set<UInt32> = []
         var isTraining = false
         /// Trained, but not in LMDB yet.
         var unstored: [(queue: UInt32, dictionary: CompressionDictionary)] = []
         var nextID: UInt32 = 1
+
+        /// Whether a queue is, or can now be, sampled for a dictionary.
+        mutating func wantsSamples(of queue: UInt32) -> Bool {
+            if self.trainers[queue] != nil { return true }
+            let count = self.settled[queue] ?? 0
+            guard !self.trained.contains(queue) || count >= BodyCodec.bodiesBeforeNextSampling else { return false }
+            if self.trainers.count >= BodyCodec.trainersMax {
+                // A queue with little traffic must not keep others from being sampled.
+                guard let slowest = self.trainers.min(by: { $0.value.sampleCount < $1.value.sampleCount }),
+                    count > 2 * slowest.value.sampleCount
+                else { return false }
+                self.trainers[slowest.key] = nil
+            }
+            self.settled[queue] = 0
+            return true
+        }
     }
 
+    /// How many bodies are sampled for a training.
     private static let bodiesBeforeFirstTraining = 2048
-    private static let bodiesBeforeNextTraining = 500_000
-    /// Samples take memory, so only this many queues are trained for at a time.
-    private static let queuesInTrainingMax = 8
+    /// How many bodies settle before a queue is sampled again.
+    private static let bodiesBeforeNextSampling = 500_000
+    /// Samples take memory, so they are taken of this many queues at a time.
+    private static let trainersMax = 8
+    private static let dictionaryBytes = 32 << 10
 
     private let maxBodyBytes: Int
     private let state = Locked(State())
@@ -147,16 +164,16 @@ final class BodyCodec: Sendable {
 
     private func sample(_ changes: [SettleChange]) {
         let due = self.state.withLock { state -> UInt32? in
-            var due: UInt32?
             for change in changes {
                 guard let content = change.content, let queue = change.after?.queue else { continue }
-                if state.training[queue] == nil, state.training.count >= Self.queuesInTrainingMax { continue }
-                state.training[queue, default: QueueTraining()].trainer.add(content.body)
-                state.training[queue, default: QueueTraining()].untilTraining -= 1
-                if let training = state.training[queue], training.untilTraining <= 0 { due = queue }
+                state.settled[queue, default: 0] += 1
+                guard state.wantsSamples(of: queue) else { continue }
+                state.trainers[queue, default: DictionaryTrainer(dictionaryBytesMax: Self.dictionaryBytes)]
+                    .add(content.body)
             }
-            guard !state.isTraining, due != nil else { return nil }
-            state.isTraining = true
+            guard !state.isTraining else { return nil }
+            let due = state.trainers.keys.first { (state.settled[$0] ?? 0) >= Self.bodiesBeforeFirstTraining }
+            state.isTraining = due != nil
             return due
         }
         if let due { self.train(due) }
@@ -167,13 +184,13 @@ final class BodyCodec: Sendable {
         self.finishTraining()
         let thread = try? DedicatedThread(name: "stalk-trainer") {
             let (trainer, current, id) = self.state.withLock { state in
-                (state.training[queue]?.trainer, state.compression[queue], state.nextID)
+                (state.trainers.removeValue(forKey: queue), state.compression[queue], state.nextID)
             }
             let trained = trainer.flatMap { try? Self.better($0, than: current, id: id) }
             self.state.withLock { state in
                 state.isTraining = false
-                state.training[queue] = QueueTraining()
-                state.training[queue]?.untilTraining = Self.bodiesBeforeNextTraining
+                state.trained.insert(queue)
+                state.settled[queue] = 0
                 guard let trained else { return }
                 state.nextID = max(state.nextID, id + 1)
                 state.unstored.append((queue, trained))

@@ -258,12 +258,21 @@ final class SettledTables: Sendable {
                 run.end = .nothing(from: key.successor)
                 return .next
             } onCorrupt: { _, _ in
-                run.passedOver += 1
-                return .next
+                .next
             }
         }
         if run.isHeld, case .nothing = run.end { run.end = .heldBySchedule }
         return run
+    }
+
+    /// One message, or that its records fail their checksums.
+    func soundMessage(_ sequence: UInt64) throws(StalkError) -> (message: SettledMessage?, isRotten: Bool) {
+        do throws(StalkError) {
+            return (try self.message(sequence), false)
+        } catch {
+            guard error.code == .corruptValue else { throw error }
+            return (nil, true)
+        }
     }
 
     private func soundMessage(
@@ -276,7 +285,7 @@ final class SettledTables: Sendable {
         } catch {
             guard error.code == .corruptValue else { throw error }
         }
-        run.passedOver += 1
+        run.rotten.append(sequence)
         return nil
     }
 
@@ -380,8 +389,8 @@ struct ReadyRun {
     var messages: [SettledMessage] = []
     var end: WindowEnd
     var isHeld = false
-    /// Records that failed their checksum.
-    var passedOver = 0
+    /// Messages whose records failed their checksum.
+    var rotten: [UInt64] = []
 
     init(end: WindowEnd) {
         self.end = end
