@@ -62,13 +62,24 @@ extension LocalStore {
                 total += count
                 start = next
                 progress?(total)
-                if self.core.look({ $0.entries.count > $0.limits.unsettledMessagesMax / 2 }) {
+                if self.core.look({ $0.dirtyCount > $0.limits.dirtyMessagesMax / 2 }) {
                     try await self.checkpoint()
                 }
             }
         }
         try await self.sync()
         return total
+    }
+}
+
+extension LocalStore {
+    /// How many messages ``redrive(_:max:progress:)`` would send back.
+    ///
+    /// - Parameter queue: The queue, or the named error queue.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchQueue``.
+    public func countRedrivable(_ queue: QueueName) async throws -> Int {
+        let redrive = Redrive(core: self.core, queue: try self.inspector.number(of: queue), max: .max)
+        return try await onOwnThread("stalk-look") { () throws(StalkError) in try redrive.count() }
     }
 }
 

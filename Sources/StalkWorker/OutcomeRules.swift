@@ -59,8 +59,8 @@ struct OutcomeRules: Sendable {
     /// Why a delivery must not run at all, since every attempt that it had is used up already.
     func reasonAgainstRunning(_ delivery: DeliveryFacts) -> String? {
         guard let maxAttempts = delivery.policy.maxAttempts, delivery.attempt > maxAttempts else { return nil }
-        return
-            "attempt \(delivery.attempt) of at most \(maxAttempts): the worker of each attempt before died or lost its lease"
+        return "attempt \(delivery.attempt) of at most \(maxAttempts): "
+            + "the worker of each attempt before died or lost its lease"
     }
 
     private func retry(_ delivery: DeliveryFacts, after delay: Duration, _ reason: String) -> Disposition {

@@ -1,7 +1,7 @@
 public import Logging
 public import StalkCore
 
-// Other shapes of handlers.
+// Other shapes of handlers. Their first labels differ, because closures alone do not tell overloads apart.
 extension Worker {
     /// Makes a worker whose handler only succeeds or throws: a message is acknowledged when the handler returns.
     ///
@@ -12,14 +12,13 @@ extension Worker {
     ///   - logger: What the worker tells about failures, at levels up to info; `nil` for nothing.
     ///   - until: The worker stops as in a graceful shutdown once this returns.
     ///   - handler: What to do with a delivery. It should end soon after its task is cancelled.
-    @_disfavoredOverload
     public convenience init(
-        collector: any Collector,
+        acknowledging collector: any Collector,
         options: WorkerOptions = WorkerOptions(),
         clock: any Clock<Duration> = ContinuousClock(),
         logger: Logger? = nil,
         until: (@Sendable () async throws -> Void)? = nil,
-        acknowledging handler: @escaping @Sendable (Delivery) async throws -> Void
+        handler: @escaping @Sendable (Delivery) async throws -> Void
     ) {
         self.init(collector: collector, options: options, clock: clock, logger: logger, until: until) { delivery in
             try await handler(delivery)
@@ -75,12 +74,12 @@ extension Worker {
     ///   - until: The worker stops as in a graceful shutdown once this returns.
     ///   - handler: What to do with a body. It should end soon after its task is cancelled.
     public convenience init(
-        collector: any Collector,
+        bodiesOf collector: any Collector,
         options: WorkerOptions = WorkerOptions(),
         clock: any Clock<Duration> = ContinuousClock(),
         logger: Logger? = nil,
         until: (@Sendable () async throws -> Void)? = nil,
-        outcome handler: @escaping @Sendable ([UInt8]) async -> Outcome
+        handler: @escaping @Sendable ([UInt8]) async -> Outcome
     ) {
         self.init(collector: collector, options: options, clock: clock, logger: logger, until: until) { delivery in
             try await handler(delivery.body).disposition()

@@ -8,14 +8,14 @@ internal import Synchronization
 /// Takes deliveries from a collector and runs a handler for each.
 ///
 /// - At most ``WorkerOptions/concurrency`` deliveries are held at a time, from the take until the outcome is stored.
-/// - What the handler returns becomes of the message. What it throws is a failure: the message is retried by its policy and
-///   goes to the error queue when its attempts are used up. ``DeadLetter`` and ``RetryLater`` say more.
-/// - Leases are extended while handlers run, where the collector can. A handler whose lease is lost is cancelled, and its
-///   result is not used: the message may be with somebody else.
+/// - What the handler returns becomes of the message. What it throws is a failure: the message is retried by its
+///   policy and goes to the error queue when its attempts are used up. ``DeadLetter`` and ``RetryLater`` say more.
+/// - Leases are extended while handlers run, where the collector can. A handler whose lease is lost is cancelled, and
+///   its result is not used: the message may be with somebody else.
 /// - While the backend can't be reached, the worker tries again with growing waits. Other errors end ``run()``.
 ///
-/// A graceful shutdown takes no more and lets what runs finish. Cancelling the task of ``run()`` cancels the handlers and
-/// releases what they did not complete.
+/// A graceful shutdown takes no more and lets what runs finish. Cancelling the task of ``run()`` cancels the handlers
+/// and releases what they did not complete.
 public final class Worker: Service {
     private struct State {
         var machine: WorkerStateMachine
@@ -37,8 +37,8 @@ public final class Worker: Service {
     ///   - options: How to work.
     ///   - clock: What leases, timeouts and waits are counted by.
     ///   - logger: What the worker tells about failures, at levels up to info; `nil` for nothing.
-    ///   - until: The worker stops as in a graceful shutdown once this returns, for instance when a queue is drained; what it
-    ///     throws, ``run()`` throws after the stop.
+    ///   - until: The worker stops as in a graceful shutdown once this returns, for instance when a queue is drained;
+    ///     what it throws, ``run()`` throws after the stop.
     ///   - handler: What to do with a delivery. It should end soon after its task is cancelled.
     public init(
         collector: any Collector,
@@ -83,8 +83,8 @@ public final class Worker: Service {
     /// Returns when every outcome is stored and every handler has ended; of handlers that ignore their cancellation it
     /// waits for no more than ``WorkerOptions/cancellationGrace``. May be run again afterwards.
     ///
-    /// - Throws: `CancellationError` when the task is cancelled; ``StalkCore/StalkError`` for options that the collector
-    ///   can't follow, for a worker that runs already, and for what the collector refuses for good.
+    /// - Throws: `CancellationError` when the task is cancelled; ``StalkCore/StalkError`` for options that the
+    ///   collector can't follow, for a worker that runs already, and for what the collector refuses for good.
     public func run() async throws {
         try self.options.validate(for: self.collector.capabilities)
         let (actions, continuation) = AsyncStream.makeStream(of: WorkerAction.self)

@@ -2,8 +2,8 @@ internal import StalkCore
 
 /// Owns the tasks of one run: each is started, cancelled and waited for here and nowhere else.
 ///
-/// They are no child tasks, because a group can't cancel one child alone, and because it would wait for ever for a handler
-/// that ignores its cancellation.
+/// They are no child tasks, because a group can't cancel one child alone, and because it would wait for ever for a
+/// handler that ignores its cancellation.
 private struct OwnedTasks {
     enum Key: Hashable {
         case until, wake, take, finish, extend

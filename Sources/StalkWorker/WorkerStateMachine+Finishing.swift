@@ -74,8 +74,8 @@ extension WorkerStateMachine {
         self.freeIfDone(id)
     }
 
-    /// Puts another outcome in place of one that the collector can't keep, once: a message must not hang on a delay that
-    /// is too long for the backend.
+    /// Puts another outcome in place of one that the collector can't keep, once: a message must not hang on a delay
+    /// that is too long for the backend.
     private mutating func outcomeRefused(_ id: SlotID, _ error: StalkError, _ actions: inout [WorkerAction]) {
         guard let slot = self.slots[id] else { return }
         if error.code == .staleReceipt {

@@ -4,9 +4,9 @@ internal import StalkCore
 
 /// The worker's decisions, without I/O, tasks or clocks.
 ///
-/// A delivery occupies a slot from the take that brings it until its outcome is stored and its handler has ended; a take
-/// asks for no more than there are free slots. Every event ends in ``settle(_:now:)``, which sends what has gathered,
-/// asks for more, or ends.
+/// A delivery occupies a slot from the take that brings it until its outcome is stored and its handler has ended; a
+/// take asks for no more than there are free slots. Every event ends in ``settle(_:now:)``, which sends what has
+/// gathered, asks for more, or ends.
 struct WorkerStateMachine: Sendable {
     enum Phase: Sendable {
         /// Not running.

@@ -79,9 +79,12 @@ package final class Compressor {
         guard body.count >= Self.compressedBytesMin else { return nil }
         let kind: Envelope.Kind = dictionary == nil ? .zstd : .zstdWithDictionary
         let header = Envelope.writeHeader(kind, bodyBytes: bodyBytes, dictionaryID: dictionary?.id, to: target)
-        // With no more room than a frame is worth, zstd gives up by itself, and random bytes cost it little time.
+        // With no more room than a frame is worth, zstd gives up by itself: on random bytes at gigabytes per second, so
+        // no other test for what can't be compressed pays.
         let room = UnsafeMutableRawBufferPointer(rebasing: target[header..<header + body.count - body.count / 16])
-        ZSTD_CCtx_refCDict(self.context, dictionary?.pointer)
+        // A frame that it gave up on is still open, and until that is dropped the last dictionary would stay.
+        ZSTD_CCtx_reset(self.context, ZSTD_reset_session_only)
+        guard ZSTD_isError(ZSTD_CCtx_refCDict(self.context, dictionary?.pointer)) == 0 else { return nil }
         let count = ZSTD_compress2(self.context, room.baseAddress, room.count, body.baseAddress, body.count)
         return ZSTD_isError(count) == 0 ? header + count : nil
     }

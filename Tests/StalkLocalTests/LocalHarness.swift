@@ -26,8 +26,7 @@ struct TemporaryStore: Sendable {
     /// Lets time pass, and returns once the store has noticed.
     func advance(_ store: LocalStore, by duration: Duration) async {
         self.clock.advance(by: duration)
-        let now = store.core.now.milliseconds
-        while store.core.look({ $0.wheel.now }) < now { await Task.yield() }
+        await store.catchUp()
     }
 
     func remove() {
@@ -36,6 +35,15 @@ struct TemporaryStore: Sendable {
 }
 
 extension LocalStore {
+    /// Returns once everything that is due by now was released.
+    func catchUp() async {
+        let now = self.core.now.milliseconds
+        while self.core.look({ engine in
+            let isDue = engine.wheel.nextDeadline ?? .max <= now || engine.nextUnfed ?? .max <= now
+            return engine.wheel.now < now || engine.isFeeding || isDue
+        }) { await Task.yield() }
+    }
+
     /// Lets the store end as a kill would: nothing is written any more.
     func abandon() async {
         self.core.step { engine, _ in engine.fail(.storeClosed) }
@@ -85,4 +93,21 @@ final class NextNumber: Sendable {
     private let value = Atomic(0)
 
     func take() -> Int { self.value.add(1, ordering: .relaxed).newValue }
+}
+
+/// Random numbers that a seed fixes (SplitMix64; Steele, Lea and Flood, 2014).
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+
+    init(seed: UInt64) {
+        self.state = seed
+    }
+
+    mutating func next() -> UInt64 {
+        self.state &+= 0x9E37_79B9_7F4A_7C15
+        var mixed = self.state
+        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
+        return mixed ^ (mixed >> 31)
+    }
 }

@@ -51,13 +51,7 @@ struct RedriveCommand: AsyncParsableCommand {
     }
 
     private func count(_ name: QueueName, in store: LocalStore) async throws -> Int {
-        guard let stats = try await store.stats().queues.first(where: { $0.name == name }) else { return 0 }
-        var count = stats.dead
-        // In a named error queue messages stand ready, and remember where they died.
-        if stats.ready > 0 {
-            count += try await store.peek(name, state: .ready, max: stats.ready).count { $0.diedIn != nil }
-        }
-        return min(count, self.max ?? .max)
+        min(try await store.countRedrivable(name), self.max ?? .max)
     }
 
     private func redrive(_ name: QueueName, in store: LocalStore) async throws -> Int {

@@ -55,6 +55,30 @@ struct Redrive: Sendable {
         }
     }
 
+    /// How many messages there are to send back; blocks.
+    func count() throws(StalkError) -> Int {
+        while true {
+            let (epoch, overlay, inMemory) = self.core.look { engine in
+                let overlay = engine.overlay(of: self.queue)
+                let count = overlay.values.count { $0.queue == self.queue && engine.isRedrivable($0.sequence) }
+                return (engine.epoch, Set(overlay.keys), count)
+            }
+            var settled = 0
+            for isDead in [true, false] {
+                var keys: [OrderKey] = []
+                try self.core.tables.forEachPlace(of: self.queue, isDead: isDead) { key, _ in
+                    keys.append(key)
+                    return true
+                }
+                for key in keys where !overlay.contains(key.sequence) {
+                    let diedIn = isDead ? 1 : try self.core.tables.standing(key.sequence)?.diedIn ?? 0
+                    if diedIn != 0 { settled += 1 }
+                }
+            }
+            if self.core.look({ $0.epoch }) == epoch { return inMemory + settled }
+        }
+    }
+
     private func settled(
         _ start: RedriveStart,
         limit: Int,

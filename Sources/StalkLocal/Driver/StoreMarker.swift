@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkFiles
+internal import StalkLog
 
 /// What the file `STALK` in a store says: that it is one, in which format, and its number.
 struct StoreMarker: Hashable, Sendable {
@@ -14,21 +15,22 @@ struct StoreMarker: Hashable, Sendable {
 
     /// Reads the marker.
     ///
-    /// - Returns: The marker, or `nil` when the directory is empty.
+    /// - Returns: The marker, or `nil` when the directory is empty or holds a store that was never finished.
     /// - Throws: ``StalkError`` with ``StalkError/Code/notAStore`` when the directory holds something else, and with
     ///   ``StalkError/Code/newerFormat`` when a newer version made it.
     static func read(in directory: RealDirectory, lockName: String) throws(StalkError) -> StoreMarker? {
         let names = try directory.list("")
         guard names.contains(Self.name) else {
-            guard names.allSatisfy({ $0 == Self.temporaryName || $0 == lockName }) else {
-                let example = names.first { $0 != Self.temporaryName && $0 != lockName } ?? ""
-                throw StalkError(
-                    .notAStore,
-                    "\(directory.path) is not a Stalk store and not empty (it holds \(quoted(example))): "
-                        + "name an empty or new directory. Nothing was changed."
-                )
-            }
-            return nil
+            // What a store that was never finished may hold: the marker is written last.
+            let own = [Self.temporaryName, lockName, Segment.directory, StoreOpening.indexDirectory]
+            let log = try directory.list(Segment.directory)
+            let index = try directory.list(StoreOpening.indexDirectory).filter { !["data.mdb", "lock.mdb"].contains($0) }
+            guard let foreign = (names.filter { !own.contains($0) } + log + index).first else { return nil }
+            throw StalkError(
+                .notAStore,
+                "\(directory.path) is not a Stalk store and not empty (it holds \(quoted(foreign))): "
+                    + "name an empty or new directory. Nothing was changed."
+            )
         }
         let file = try directory.open(Self.name, .readOnly)
         let bytes = try file.read(at: 0, count: 256)

@@ -30,8 +30,7 @@ struct StoreOpening {
         let found = try StoreMarker.read(in: directory, lockName: Self.lockName)
         guard found != nil || self.options.createIfMissing else { throw self.noStore() }
         let lock = try directory.lock(Self.lockName)
-        let marker = try self.marker(in: directory)
-        let (tables, meta) = try self.openTables(directory, marker)
+        let (tables, meta) = try self.openTables(directory)
         let queues = try tables.readQueues()
         let start = Moment(nanoseconds: max(meta.storeTime, 0) * 1_000_000)
         var engine = Engine(meta: meta, limits: EngineLimits(options: self.options), now: start)
@@ -47,7 +46,7 @@ struct StoreOpening {
         let nextSegment = segments.nextNumber
         let core = try StoreCore(
             engine: engine, directory: directory, tables: tables, options: self.options, clockOffset: clockOffset)
-        let writer = LogWriter(store: marker.store, segment: segments.active, after: summary.lastSequence)
+        let writer = LogWriter(store: meta.store, segment: segments.active, after: summary.lastSequence)
         let threads = try StoreThreads(core: core, writer: writer, nextSegment: nextSegment)
         core.step { _, _ in Actions(wakesLog: true, wakesScheduler: true, wakesKeeper: true) }
         return Opened(core: core, threads: threads, lock: lock, report: report)
@@ -66,27 +65,17 @@ struct StoreOpening {
         StalkError(.noSuchStore, "There is no store at \(self.path): publish something first, or name another place.")
     }
 
-    private func marker(in directory: RealDirectory) throws(StalkError) -> StoreMarker {
+    /// Opens LMDB's tables, made first if the store is new.
+    private func openTables(_ directory: RealDirectory) throws(StalkError) -> (SettledTables, StoreMeta) {
         // Read again under the lock: another process may have made the store meanwhile.
-        if let marker = try StoreMarker.read(in: directory, lockName: Self.lockName) { return marker }
-        let marker = StoreMarker(store: UInt64.random(in: 1...UInt64.max))
-        try marker.write(in: directory)
-        return marker
-    }
-
-    private func openTables(
-        _ directory: RealDirectory,
-        _ marker: StoreMarker
-    ) throws(StalkError) -> (SettledTables, StoreMeta) {
-        try directory.makeDirectory(Segment.directory)
-        try directory.makeDirectory(Self.indexDirectory)
-        let tables = try SettledTables(
-            path: "\(self.path)/\(Self.indexDirectory)",
-            createIfMissing: true,
-            maxBodyBytes: self.options.maxBodyBytes
-        )
-        try directory.sync(Self.indexDirectory)
-        guard let meta = try tables.readMeta() else { return (tables, StoreMeta(store: marker.store)) }
+        guard let marker = try StoreMarker.read(in: directory, lockName: Self.lockName) else {
+            return try self.makeStore(directory)
+        }
+        let tables = try self.tables(createIfMissing: false)
+        guard let meta = try tables.readMeta() else {
+            throw StalkError(
+                .storeDamaged, "\(self.path)/index is empty, which no crash can cause: restore it from a copy.")
+        }
         guard meta.store == marker.store else {
             throw StalkError(
                 .storeDamaged,
@@ -95,6 +84,27 @@ struct StoreOpening {
             )
         }
         return (tables, meta)
+    }
+
+    /// Makes a store; the marker comes last, so that a store which has one has everything.
+    private func makeStore(_ directory: RealDirectory) throws(StalkError) -> (SettledTables, StoreMeta) {
+        try directory.makeDirectory(Segment.directory)
+        try directory.makeDirectory(Self.indexDirectory)
+        let tables = try self.tables(createIfMissing: true)
+        // A crash may have left the tables of a store that was never finished: its number is as good as any.
+        let meta = try tables.readMeta() ?? StoreMeta(store: UInt64.random(in: 1...UInt64.max))
+        try tables.apply(SettleBatch(meta: meta, changes: [], queues: []))
+        try directory.sync(Self.indexDirectory)
+        try StoreMarker(store: meta.store).write(in: directory)
+        return (tables, meta)
+    }
+
+    private func tables(createIfMissing: Bool) throws(StalkError) -> SettledTables {
+        try SettledTables(
+            path: "\(self.path)/\(Self.indexDirectory)",
+            createIfMissing: createIfMissing,
+            maxBodyBytes: self.options.maxBodyBytes
+        )
     }
 
     // MARK: The log

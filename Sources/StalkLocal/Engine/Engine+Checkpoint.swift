@@ -12,13 +12,13 @@ extension Engine {
         !self.isCheckpointing
             && (self.bytesSinceCheckpoint >= self.limits.checkpointBytes
                 || self.unsettledBytes >= self.limits.unsettledBytesMax / 2
-                || self.unsettledMessages >= self.limits.unsettledMessagesMax / 2)
+                || self.dirtyCount >= self.limits.dirtyMessagesMax / 2)
     }
 
     /// Whether publishing must wait for a checkpoint, so that memory stays bounded.
     var isBehindWithCheckpoints: Bool {
         self.unsettledBytes >= self.limits.unsettledBytesMax
-            || self.unsettledMessages >= self.limits.unsettledMessagesMax
+            || self.dirtyCount >= self.limits.dirtyMessagesMax
     }
 
     /// Whether a checkpoint would change anything in LMDB.
@@ -44,6 +44,9 @@ extension Engine {
     /// A checkpoint is over: who waits for it goes on, unless one that was asked for later is still to come.
     mutating func noticeCheckpoint(_ outcome: Result<Void, StalkError>) -> Actions {
         var actions = Actions()
+        let windows = self.windowsWithoutRoom
+        self.windowsWithoutRoom = []
+        for number in windows { self.loadWindowIfWanted(number, &actions) }
         guard !self.isCheckpointRequested else { return actions }
         for reply in self.checkpointWaiters { actions.replies.append { reply(outcome) } }
         self.checkpointWaiters = []
@@ -74,6 +77,7 @@ extension Engine {
     private mutating func freeze(_ sequence: UInt64) -> SettleChange? {
         guard let entry = self.entries[sequence], entry.isDirty else { return nil }
         self.entries[sequence]?.isDirty = false
+        self.dirtyCount -= 1
         self.entries[sequence]?.isSettling = true
         return SettleChange(
             sequence: sequence,
@@ -116,7 +120,7 @@ extension Engine {
             guard var entry = self.entries[change.sequence] else { continue }
             entry.isSettling = false
             if change.before == nil, entry.settled == nil { self.noteSettled(ifAlive: entry) }
-            entry.settled = change.after
+            entry.settled = change.after?.place
             self.entries[change.sequence] = entry
             self.forget(entry, &forgotten, &actions)
         }
@@ -131,7 +135,9 @@ extension Engine {
         self.isCheckpointing = false
         for change in batch.changes {
             self.entries[change.sequence]?.isSettling = false
-            if let entry = self.entries[change.sequence], entry.status == .gone, entry.settled == nil {
+            guard let entry = self.entries[change.sequence] else { continue }
+            if entry.status == .gone, entry.settled == nil {
+                if entry.isDirty { self.dirtyCount -= 1 }
                 self.entries[change.sequence] = nil
             } else {
                 self.markDirty(change.sequence)
@@ -154,7 +160,7 @@ extension Engine {
             // The head of a queue stays, since it is wanted next.
             if self.queues[queue].readyInMemory <= self.limits.windowMessages, !self.isBodyLarge(entry) { return }
             self.queues[queue].readyInMemory -= 1
-            self.queues[queue].scanFrom = min(self.queues[queue].scanFrom, entry.key)
+            self.queues[queue].lowerScan(to: entry.key)
             forgotten.insert(queue)
         case .delayed:
             // What is due within the horizon was read into the wheel, so it must stay there.

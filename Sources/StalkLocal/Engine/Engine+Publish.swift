@@ -156,7 +156,7 @@ extension Engine {
         entry.isDirty = true
         self.entries[record.sequence] = entry
         self.dirty.append(record.sequence)
-        self.unsettledMessages += 1
+        self.dirtyCount += 1
         self.unsettledBytes += record.body.count
         self.queues[record.queue].count(entry, as: .staged, by: 1)
     }

@@ -99,6 +99,10 @@ extension Engine {
         self.setStatus(.ready, of: sequence)
         self.enqueueReady(sequence)
         self.freedQueues.insert(entry.queue)
+        // The schedule in LMDB holds it, or soon will, and was not read that far: unless it is taken out there, it would be
+        // released a second time.
+        let isInSchedule = entry.isSettling || entry.settled?.isScheduled ?? false
+        if isInSchedule, entry.key.scheduleKey > self.fedThrough { self.markDirty(sequence) }
     }
 
     /// The time of a delayed message that only LMDB knows has come: it becomes part of the middle.
@@ -108,7 +112,7 @@ extension Engine {
         self.queues[queue].ready += 1
         self.queues[queue].isDirty = true
         let key = OrderKey(priority: 0, dueAt: timer.deadline, sequence: 0)
-        self.queues[queue].scanFrom = min(self.queues[queue].scanFrom, key)
+        self.queues[queue].lowerScan(to: key)
         self.freedQueues.insert(queue)
     }
 

@@ -106,7 +106,7 @@ extension Engine {
         self.loadWindowIfWanted(number, &actions)
     }
 
-    /// Takes the messages that are first in line out of line.
+    /// Takes the messages that are first in line out of line, leased, their leases still to be dated.
     private mutating func takeReady(_ number: UInt32, upTo limit: Int) -> [UInt64] {
         var taken: [UInt64] = []
         while taken.count < limit, let key = self.queues[number].first {
@@ -119,6 +119,8 @@ extension Engine {
             }
             if self.queues[number].readyInMiddle > 0, key >= self.queues[number].scanFrom { break }
             self.queues[number].removeFirst()
+            // Leased at once: a key may stand in line twice, when its message was forgotten and loaded again.
+            self.setStatus(.leased, of: key.sequence)
             taken.append(key.sequence)
         }
         return taken
@@ -131,7 +133,6 @@ extension Engine {
         deliveries.reserveCapacity(sequences.count)
         self.stage(.take(sequences), now: now)
         for sequence in sequences {
-            self.setStatus(.leased, of: sequence)
             let lease = self.nextLease
             self.nextLease += 1
             guard let queue = self.entries[sequence]?.queue else { continue }
@@ -196,6 +197,12 @@ extension Engine {
         let isWaitedFor = queue.takers.contains { (self.collectors[$0.collector]?.room ?? 0) > 0 }
         let isRunningLow = queue.readyInMemory < self.limits.windowMessages / 4 && queue.leased > 0
         guard isWaitedFor || isRunningLow else { return }
+        guard !self.isBehindWithCheckpoints else {
+            // What was taken and finished must leave memory before more comes into it.
+            self.windowsWithoutRoom.insert(number)
+            actions.wakesKeeper = true
+            return
+        }
         self.wantedWindows.insert(number)
         actions.wakesScheduler = true
     }
@@ -252,9 +259,15 @@ extension Engine {
         switch end {
         case .more: break
         case .nothing(let from): self.queues[load.queue].scanFrom = max(from, self.queues[load.queue].scanFrom)
-        case .heldBySchedule:
+        case .heldBySchedule where load.releasedThrough < self.meta.releasedThrough:
+            // Released while the run was read: it is read again.
+            break
+        case .heldBySchedule where self.queues[load.queue].readyInMiddle > 0:
             self.queues[load.queue].isHeldBySchedule = true
             self.heldQueues.insert(load.queue)
+        case .heldBySchedule:
+            // What waits is not due yet, and all that is ready is in memory.
+            break
         }
         if loaded == 0, case .nothing = end { self.mendCount(of: load) }
         self.serveTakers(of: load.queue, now: now, &actions)
@@ -268,7 +281,7 @@ extension Engine {
         if status == .ready { standing.isScheduled = false }
         let sequence = standing.key.sequence
         self.entries[sequence] = Entry(
-            standing: standing, content: message.content, status: status, settled: message.standing)
+            standing: standing, content: message.content, status: status, settled: message.standing.place)
         guard status == .ready else { return }
         self.queues[standing.queue].readyInMemory += 1
         self.enqueueReady(sequence)

@@ -21,7 +21,7 @@ struct Engine {
         static var mask: UInt32 { 0xF000_0000 }
     }
 
-    let limits: EngineLimits
+    var limits: EngineLimits
     /// What the next checkpoint writes about the store as a whole, as far as it is known.
     var meta: StoreMeta
 
@@ -70,8 +70,11 @@ struct Engine {
 
     /// The messages that differ from what LMDB holds, in the order in which they first did.
     var dirty: [UInt64] = []
-    /// The messages that LMDB does not hold yet, and the size of their bodies.
-    var unsettledMessages = 0
+    /// How many of them are still in memory.
+    var dirtyCount = 0
+    /// Queues whose window is to be loaded once a checkpoint has made room in memory.
+    var windowsWithoutRoom: Set<UInt32> = []
+    /// The size of the bodies that LMDB does not hold yet.
     var unsettledBytes = 0
     /// What the log took since the last checkpoint began, in bytes.
     var bytesSinceCheckpoint = 0
@@ -122,7 +125,8 @@ struct EngineLimits: Sendable {
     var checkpointBytes: Int
     /// Publishing waits for a checkpoint when this much is not in LMDB yet.
     var unsettledBytesMax: Int
-    var unsettledMessagesMax: Int
+    /// The same for messages that differ from what LMDB holds.
+    var dirtyMessagesMax: Int
     var releaseRate: Int
     /// How many messages, and how many bytes, the window at a queue's head is loaded with.
     var windowMessages = 1024
@@ -134,7 +138,7 @@ struct EngineLimits: Sendable {
         self.segmentBytes = options.segmentBytes
         self.checkpointBytes = options.checkpointBytes
         self.unsettledBytesMax = max(options.checkpointBytes, 1 << 16)
-        self.unsettledMessagesMax = 200_000
+        self.dirtyMessagesMax = 65_536
         self.releaseRate = options.releaseRate
     }
 }
@@ -183,6 +187,7 @@ extension Engine {
         guard let entry = self.entries[sequence], !entry.isDirty else { return }
         self.entries[sequence]?.isDirty = true
         self.dirty.append(sequence)
+        self.dirtyCount += 1
     }
 
     /// Makes a ready message of memory available to takers.
@@ -199,18 +204,19 @@ extension Engine {
         if entry.settled == nil {
             self.noteSettled(entry)
             if !entry.isSettling {
+                if entry.isDirty { self.dirtyCount -= 1 }
                 self.entries[sequence] = nil
                 return
             }
         }
         self.entries[sequence]?.timer = nil
+        self.entries[sequence]?.dropContent()
         self.markDirty(sequence)
     }
 
     /// Notes that a message is no longer kept by the log alone.
     mutating func noteSettled(_ entry: Entry) {
         self.unsettledBytes -= entry.content.body.count
-        self.unsettledMessages -= 1
     }
 
     /// Fails everything from now on: what was acknowledged is safe, nothing else will be.

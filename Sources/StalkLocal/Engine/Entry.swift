@@ -21,7 +21,7 @@ struct Entry {
 
     /// The part that changes, as the next checkpoint would write it.
     var standing: MessageStanding
-    let content: MessageContent
+    private(set) var content: MessageContent
     var status: Status
     /// The number of its lease, while it is leased.
     var lease: UInt64 = 0
@@ -29,18 +29,23 @@ struct Entry {
     var holder: UInt64 = 0
     /// What ends its lease or its delay.
     var timer: TimingWheel.Handle?
-    /// What LMDB holds of it; `nil` when LMDB does not know it.
-    var settled: MessageStanding?
+    /// Where LMDB holds it; `nil` when LMDB does not know it.
+    var settled: SettledPlace?
     /// Whether it differs from what LMDB holds and stands in the list for the next checkpoint.
     var isDirty = false
     /// Whether a checkpoint that is on its way writes it.
     var isSettling = false
 
-    init(standing: MessageStanding, content: MessageContent, status: Status, settled: MessageStanding? = nil) {
+    init(standing: MessageStanding, content: MessageContent, status: Status, settled: SettledPlace? = nil) {
         self.standing = standing
         self.content = content
         self.status = status
         self.settled = settled
+    }
+
+    /// Lets the content go: what is done needs it no more.
+    mutating func dropContent() {
+        self.content = .none
     }
 
     var key: OrderKey { self.standing.key }

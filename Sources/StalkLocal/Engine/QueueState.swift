@@ -102,6 +102,12 @@ struct QueueState {
         }
     }
 
+    /// A message that is ready stands in the middle now, at this place.
+    mutating func lowerScan(to key: OrderKey) {
+        self.scanFrom = min(self.scanFrom, key)
+        self.isHeldBySchedule = false
+    }
+
     /// The message that is first in line in memory.
     var first: OrderKey? {
         guard let head = self.head.min?.key else { return self.tail.first }

@@ -86,6 +86,21 @@ struct MessageStanding: Hashable, Sendable {
     }
 }
 
+/// Where LMDB holds a message.
+struct SettledPlace: Hashable, Sendable {
+    var queue: UInt32
+    var key: OrderKey
+    var isScheduled: Bool
+    var isDead: Bool
+}
+
+extension MessageStanding {
+    /// Where LMDB holds a message that stands like this.
+    var place: SettledPlace {
+        SettledPlace(queue: self.queue, key: self.key, isScheduled: self.isScheduled, isDead: self.isDead)
+    }
+}
+
 /// One failed attempt.
 struct FailureRecord: Hashable, Sendable {
     /// How many are kept of one message.
@@ -114,6 +129,9 @@ final class MessageContent: Sendable {
     let extensions: [UInt8]
     let body: [UInt8]
 
+    /// The content of a message that is done.
+    static let none = MessageContent(publishedAt: 0, headers: [:], extensions: [], body: [])
+
     init(publishedAt: Int64, headers: Headers, extensions: [UInt8], body: [UInt8]) {
         self.publishedAt = publishedAt
         self.headers = headers
@@ -136,14 +154,14 @@ struct SettledMessage: Sendable {
 /// What a checkpoint changes about one message.
 struct SettleChange: Sendable {
     var sequence: UInt64
-    /// What LMDB holds of it now; `nil` when it does not know the message.
-    var before: MessageStanding?
+    /// Where LMDB holds it now; `nil` when it does not know the message.
+    var before: SettledPlace?
     /// What LMDB is to hold; `nil` when the message is gone.
     var after: MessageStanding?
     /// What to store with a message that LMDB does not know yet.
     var content: MessageContent?
 
-    init(sequence: UInt64, before: MessageStanding?, after: MessageStanding?, content: MessageContent?) {
+    init(sequence: UInt64, before: SettledPlace?, after: MessageStanding?, content: MessageContent?) {
         self.sequence = sequence
         self.before = before
         self.after = after

@@ -126,8 +126,8 @@ final class SettledTables: Sendable {
         _ transaction: inout WriteTransaction
     ) throws(StalkError) {
         let key = KeyBuilder.message(change.sequence)
-        if let before = change.before, change.after.map({ !$0.hasSamePlace(as: before) }) ?? true {
-            try self.removePlace(of: before, &transaction)
+        if let before = change.before, change.after?.place != before {
+            try self.remove(before, &transaction)
         }
         guard let after = change.after else {
             if change.before != nil {
@@ -136,8 +136,8 @@ final class SettledTables: Sendable {
             }
             return
         }
-        if change.before.map({ !$0.hasSamePlace(as: after) }) ?? true {
-            try self.addPlace(of: after, &transaction)
+        if change.before != after.place {
+            try self.add(after.place, &transaction)
         }
         if let content = change.content, let envelope {
             var writer = ByteWriter(reserving: envelope.count + 64)
@@ -150,24 +150,24 @@ final class SettledTables: Sendable {
         try transaction.put(self.states, key, writer.bytes)
     }
 
-    private func addPlace(of standing: MessageStanding, _ transaction: inout WriteTransaction) throws(StalkError) {
-        let place = KeyBuilder.place(standing.queue, standing.key)
-        guard !standing.isDead else {
-            try transaction.put(self.dead, place, [])
+    private func add(_ place: SettledPlace, _ transaction: inout WriteTransaction) throws(StalkError) {
+        let key = KeyBuilder.place(place.queue, place.key)
+        guard !place.isDead else {
+            try transaction.put(self.dead, key, [])
             return
         }
-        try transaction.put(self.ready, place, [standing.isScheduled ? 1 : 0])
-        if standing.isScheduled {
-            let queue = KeyBuilder.queue(standing.queue)
-            try transaction.put(self.schedule, KeyBuilder.schedule(standing.key.scheduleKey), queue)
+        try transaction.put(self.ready, key, [place.isScheduled ? 1 : 0])
+        if place.isScheduled {
+            let queue = KeyBuilder.queue(place.queue)
+            try transaction.put(self.schedule, KeyBuilder.schedule(place.key.scheduleKey), queue)
         }
     }
 
-    private func removePlace(of standing: MessageStanding, _ transaction: inout WriteTransaction) throws(StalkError) {
-        let place = KeyBuilder.place(standing.queue, standing.key)
-        try transaction.delete(standing.isDead ? self.dead : self.ready, place)
-        if standing.isScheduled {
-            try transaction.delete(self.schedule, KeyBuilder.schedule(standing.key.scheduleKey))
+    private func remove(_ place: SettledPlace, _ transaction: inout WriteTransaction) throws(StalkError) {
+        let key = KeyBuilder.place(place.queue, place.key)
+        try transaction.delete(place.isDead ? self.dead : self.ready, key)
+        if place.isScheduled {
+            try transaction.delete(self.schedule, KeyBuilder.schedule(place.key.scheduleKey))
         }
     }
 
@@ -183,6 +183,17 @@ final class SettledTables: Sendable {
     /// How many messages LMDB holds.
     func messageCount() throws(StalkError) -> Int {
         try self.environment.read { transaction throws(StalkError) in try transaction.count(self.messages) }
+    }
+
+    /// What changed about a message since it was settled; `nil` when nothing did.
+    func standing(_ sequence: UInt64) throws(StalkError) -> MessageStanding? {
+        try self.environment.read { transaction throws(StalkError) in
+            try withKey(KeyBuilder.message(sequence)) { key throws(StalkError) in
+                try transaction.withValue(self.states, key) { value throws(StalkError) in
+                    try MessageStanding(reading: value, sequence: sequence)
+                }
+            }
+        }
     }
 
     /// Whether LMDB holds a message.
@@ -362,14 +373,6 @@ struct ReadyRun {
 
     init(end: WindowEnd) {
         self.end = end
-    }
-}
-
-extension MessageStanding {
-    /// Whether both stand at the same place of the same table.
-    fileprivate func hasSamePlace(as other: MessageStanding) -> Bool {
-        self.queue == other.queue && self.key == other.key && self.isDead == other.isDead
-            && self.isScheduled == other.isScheduled
     }
 }
 

@@ -4,7 +4,8 @@ public import StalkCore
 
 /// How the conformance suite reaches one backend: makes queues, lets time pass, looks at what failed.
 ///
-/// A backend under a ``ManualClock`` moves that clock in ``advance(by:)``; a real one is waited for. See <doc:Conformance>.
+/// A backend under a ``ManualClock`` moves that clock in ``advance(by:)``; a real one is waited for. See
+/// <doc:Conformance>.
 public protocol CollectorHarness: Sendable {
     /// The collector that is tried.
     associatedtype Subject: Collector

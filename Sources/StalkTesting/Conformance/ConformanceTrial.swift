@@ -1,6 +1,7 @@
 // One check under way: its queue, and the few moves that all checks are made of.
 
 internal import StalkCore
+internal import Synchronization
 
 /// Thrown by a check that the collector's capabilities leave nothing to try of.
 struct NotApplicable: Error {
@@ -124,8 +125,10 @@ struct ConformanceTrial<Harness: CollectorHarness>: Sendable {
         return try await self.withPatience("the waiting take did not return", file: file, line: line) {
             try await withThrowingTaskGroup(of: [Delivery]?.self) { group in
                 group.addTask { try await self.collector.take(request) }
+                let hasBegun = Atomic(false)
                 group.addTask {
                     try await self.harness.takeIsWaiting()
+                    hasBegun.store(true, ordering: .releasing)
                     try await act()
                     return nil
                 }
@@ -136,7 +139,7 @@ struct ConformanceTrial<Harness: CollectorHarness>: Sendable {
                     guard let step = try await group.next() else { break }
                     if let step { taken = step } else { hasActed = true }
                     // A take that did not wait has nothing to show, and there may be nothing to rendezvous with.
-                    if taken?.isEmpty == true, !hasActed {
+                    if taken?.isEmpty == true, !hasBegun.load(ordering: .acquiring) {
                         throw self.failure("the take did not wait", file: file, line: line)
                     }
                 }

@@ -1,5 +1,5 @@
-// Queues that live in memory: for tests of what is built on collectors, and as the reference that shows what the protocol
-// means.
+// Queues that live in memory: for tests of what is built on collectors, and as the reference that shows what the
+// protocol means.
 
 public import StalkCore
 internal import StalkPlatform
@@ -7,8 +7,8 @@ internal import Synchronization
 
 /// A set of in-memory queues that can publish to each other in one atomic step.
 ///
-/// ``collector(for:)`` gives its queues; a queue exists as soon as it is asked for. All collectors of one queue share its
-/// state, sleep and scale included.
+/// ``collector(for:)`` gives its queues; a queue exists as soon as it is asked for. All collectors of one queue share
+/// its state, sleep and scale included.
 public final class InMemoryBroker: Sendable {
     /// What ``InMemoryCollector`` can do unless it is told otherwise: everything but surviving the process.
     public static var capabilities: CollectorCapabilities {

@@ -93,7 +93,8 @@ struct InMemoryBrokerStateMachine: Sendable {
     // MARK: Taking
 
     mutating func take(_ request: TakeRequest, from name: QueueName, now: Duration) -> TakeResult {
-        var queue = self.queues[name, default: Queue()]
+        // Taken out and put back, so that it is changed in place instead of being copied.
+        var queue = self.queues.removeValue(forKey: name) ?? Queue()
         defer { self.queues[name] = queue }
         queue.expireLeases(now: now)
         let room = queue.maxInFlight.map { max($0 - queue.leased.count, 0) } ?? .max
@@ -150,29 +151,10 @@ struct InMemoryBrokerStateMachine: Sendable {
     ) throws(StalkError) {
         try self.checkDisposition(completion.disposition)
         let (sequence, lease) = try self.resolve(completion.receipt, in: name)
-        var queue = self.queues[name, default: Queue()]
-        if completion.disposition == .acknowledge, queue.acknowledged[sequence] == lease { return }
-        guard var entry = queue.entries[sequence], entry.lease?.number == lease else {
-            throw Self.staleReceipt(completion.receipt)
-        }
-        queue.leased.remove(sequence)
-        queue.entries[sequence] = nil
-        entry.lease = nil
-        switch completion.disposition {
-        case .acknowledge, .acknowledgeAndPublish:
-            queue.acknowledged[sequence] = lease
-        case .retry(let delay, let reason):
-            entry.history.append(reason)
-            entry.place.dueAt = now + delay
-            queue.add(entry)
-        case .deadLetter(let reason):
-            entry.history.append(reason)
-            queue.dead.append(InMemoryCollector.DeadMessage(entry, id: Self.id(sequence), reason: reason))
-        case .release:
-            if self.capabilities.uncountedRelease { entry.attempts -= 1 }
-            queue.add(entry)
-        }
+        var queue = self.queues.removeValue(forKey: name) ?? Queue()
+        let hasEnded = queue.end(sequence, lease, completion.disposition, now: now, self.capabilities)
         self.queues[name] = queue
+        guard hasEnded else { throw Self.staleReceipt(completion.receipt) }
         if case .acknowledgeAndPublish(let outgoing) = completion.disposition {
             for item in outgoing {
                 _ = self.insert(item.message, into: item.queue, now: now, wallTime: wallTime)
@@ -230,7 +212,8 @@ struct InMemoryBrokerStateMachine: Sendable {
         of name: QueueName,
         now: Duration
     ) throws(StalkError) -> CollectorStatus {
-        var queue = self.queues[name, default: Queue()]
+        var queue = self.queues.removeValue(forKey: name) ?? Queue()
+        defer { self.queues[name] = queue }
         queue.expireLeases(now: now)
         switch command {
         case .report: break
@@ -242,7 +225,6 @@ struct InMemoryBrokerStateMachine: Sendable {
             }
             queue.maxInFlight = maxInFlight
         }
-        self.queues[name] = queue
         return CollectorStatus(
             isAsleep: queue.isAsleep,
             maxInFlight: queue.maxInFlight,
@@ -252,7 +234,7 @@ struct InMemoryBrokerStateMachine: Sendable {
 
     // MARK: Receipts and ids
 
-    private static func id(_ sequence: UInt64) -> MessageID { MessageID("memory-\(sequence)") }
+    fileprivate static func id(_ sequence: UInt64) -> MessageID { MessageID("memory-\(sequence)") }
 
     private static func staleReceipt(_ receipt: Receipt) -> StalkError {
         StalkError(.staleReceipt, "The lease of \(receipt) is over: the message may have gone to somebody else.")
@@ -300,6 +282,37 @@ extension InMemoryBrokerStateMachine.Queue {
         self.entries[sequence] = entry
         self.leased.insert(sequence)
         return entry
+    }
+
+    /// Ends a delivery, unless its lease is over.
+    mutating func end(
+        _ sequence: UInt64,
+        _ lease: UInt64,
+        _ disposition: Disposition,
+        now: Duration,
+        _ capabilities: CollectorCapabilities
+    ) -> Bool {
+        if disposition == .acknowledge, self.acknowledged[sequence] == lease { return true }
+        guard var entry = self.entries[sequence], entry.lease?.number == lease else { return false }
+        self.leased.remove(sequence)
+        self.entries[sequence] = nil
+        entry.lease = nil
+        switch disposition {
+        case .acknowledge, .acknowledgeAndPublish:
+            self.acknowledged[sequence] = lease
+        case .retry(let delay, let reason):
+            entry.history.append(reason)
+            entry.place.dueAt = now + delay
+            self.add(entry)
+        case .deadLetter(let reason):
+            entry.history.append(reason)
+            let id = InMemoryBrokerStateMachine.id(sequence)
+            self.dead.append(InMemoryCollector.DeadMessage(entry, id: id, reason: reason))
+        case .release:
+            if capabilities.uncountedRelease { entry.attempts -= 1 }
+            self.add(entry)
+        }
+        return true
     }
 
     /// Puts back whose lease is over: it became ready when the lease ended.
