@@ -20,7 +20,7 @@ enum ExitStatus: Int32 {
             case .invalidArgument, .invalidQueueName, .bodyTooLarge, .delayOutOfRange, .unsupported, .foreignReceipt,
                 .pathTooLong:
                 .wrongUsage
-            case .noSuchQueue, .noSuchMessage: .notFound
+            case .noSuchStore, .noSuchQueue, .noSuchMessage: .notFound
             case .storeBusy: .storeBusy
             case .storageFull: .full
             case .storeDamaged, .corruptValue: .damaged

@@ -47,19 +47,37 @@ struct StoreOptions: ParsableArguments {
         throw StalkError(.invalidArgument, "There is no home directory to keep the store in: name one with --store.")
     }
 
+    /// Runs `body` with the directory of the store, and says what to do about it in this tool's words when there is none.
+    func withPath<Value>(_ body: (String) async throws -> Value) async throws -> Value {
+        let path = try self.path()
+        do {
+            return try await body(path)
+        } catch let error as StalkError where error.code == .noSuchStore {
+            throw StalkError(
+                .noSuchStore,
+                "There is no store at \(path): 'stalk put' makes one, --store and $STALK_STORE name another."
+            )
+        }
+    }
+
     /// Opens the store, runs `body` and closes the store, also when `body` fails.
     ///
     /// - Parameters:
     ///   - creating: Whether to make a store where there is none.
     ///   - body: What to do with it.
-    /// - Throws: What `body` throws, or ``StalkError``: `noSuchQueue` when there is no store and none is to be made.
+    /// - Throws: What `body` throws, or ``StalkError``: `noSuchStore` when there is none and none is to be made.
     func withStore<Value>(
         creating: Bool = false,
         _ body: (LocalStore) async throws -> Value
     ) async throws -> Value {
-        let path = try self.path()
-        if !creating { try Self.requireStore(at: path) }
-        let store = try await LocalStore.open(at: path, options: LocalStoreOptions(createIfMissing: creating))
+        let store =
+            if creating {
+                try await LocalStore.open(at: self.path())
+            } else {
+                try await self.withPath { path in
+                    try await LocalStore.open(at: path, options: LocalStoreOptions(createIfMissing: false))
+                }
+            }
         let value: Value
         do {
             value = try await body(store)
@@ -69,15 +87,6 @@ struct StoreOptions: ParsableArguments {
         }
         try await store.close()
         return value
-    }
-
-    /// Refuses a path where nothing is.
-    static func requireStore(at path: String) throws(StalkError) {
-        guard access(path, F_OK) != 0, errno == ENOENT || errno == ENOTDIR else { return }
-        throw StalkError(
-            .noSuchQueue,
-            "There is no store at \(path): 'stalk put' makes one, --store and $STALK_STORE name another."
-        )
     }
 }
 

@@ -10,7 +10,7 @@ struct CommandLineTests {
         "Every kind of failure has its exit code",
         arguments: [
             (2, [.invalidArgument, .invalidQueueName, .bodyTooLarge, .delayOutOfRange, .unsupported, .foreignReceipt]),
-            (3, [.noSuchQueue, .noSuchMessage]), (4, [.storeBusy]), (5, [.storageFull]),
+            (3, [.noSuchStore, .noSuchQueue, .noSuchMessage]), (4, [.storeBusy]), (5, [.storageFull]),
             (6, [.storeDamaged, .corruptValue]),
             (
                 1,

@@ -124,11 +124,12 @@ struct EndToEndTests {
     @Test("A delayed message is not there yet, and waiting for it helps")
     func delay() async throws {
         try await Self.withStore { store in
-            _ = try await Tool.run("put", "q", "--delay", "1500ms", store: store, input: Array("later".utf8))
+            _ = try await Tool.run("put", "q", "--delay", "1h", store: store, input: Array("later".utf8))
             #expect(try await Tool.run("get", "q", store: store).output.isEmpty)
             let peek = try Self.objects(await Tool.run("peek", "q", "--state", "delayed", "--json", store: store))
             #expect(peek.first?["state"] as? String == "delayed")
-            #expect(try await Tool.run("get", "q", "--wait", "30s", "--ack", store: store).text == "later\n")
+            _ = try await Tool.run("put", "q", "--delay", "500ms", store: store, input: Array("sooner".utf8))
+            #expect(try await Tool.run("get", "q", "--wait", "30s", "--ack", store: store).text == "sooner\n")
         }
     }
 
@@ -189,22 +190,19 @@ struct EndToEndTests {
     @Test("A store that another process holds is busy")
     func busy() async throws {
         try await Self.withStore { store in
-            _ = try await Tool.run("put", "q", store: store)
-            _ = try await Tool.run("get", "q", "--ack", store: store)
             let outcome = try await Tool.shell(
                 """
-                "$STALK" get q --wait 60s & holder=$!
-                for i in {1..100}; do
-                    "$STALK" stats > /dev/null 2> "$STALK_STORE.err" && sleep 0.05 || break
-                done
-                "$STALK" stats > /dev/null; code=$?
-                kill $holder; wait $holder
+                coproc PUT { exec "$STALK" put q --lines --ids; }
+                echo a >&"${PUT[1]}"
+                read -r id <&"${PUT[0]}"
+                "$STALK" stats; code=$?
+                kill $PUT_PID
                 exit $code
                 """,
                 store: store
             )
             #expect(outcome.status == .exited(4))
-            #expect(outcome.errors.contains("stalk: "))
+            #expect(outcome.output.isEmpty && outcome.errors.contains("is open in process"))
         }
     }
 
@@ -216,6 +214,31 @@ struct EndToEndTests {
             #expect(text.status == .exited(0) && text.text.hasPrefix("intact: "))
             let json = try Self.object(await Tool.run("verify", "--json", store: store))
             #expect(json["intact"] as? Bool == true)
+        }
+    }
+
+    @Test("verify names the damage, and ends with 6")
+    func damage() async throws {
+        try await Self.withStore { store in
+            let body = "a body that is stored as it is"
+            _ = try await Tool.run("put", "q", store: store, input: Array(body.utf8))
+            let paths = try FileManager.default.subpathsOfDirectory(atPath: store).map { store + "/" + $0 }
+            var flipped = 0
+            for path in paths {
+                guard var bytes = FileManager.default.contents(atPath: path),
+                    let range = bytes.range(of: Data(body.utf8))
+                else { continue }
+                bytes[range.lowerBound] ^= 1
+                try bytes.write(to: URL(fileURLWithPath: path))
+                flipped += 1
+            }
+            try #require(flipped > 0)
+            let text = try await Tool.run("verify", store: store)
+            #expect(text.status == .exited(6), "\(text.text) \(text.errors)")
+            #expect(text.text.hasPrefix("DAMAGED: "))
+            let json = try Self.object(await Tool.run("verify", "--json", store: store))
+            #expect(json["intact"] as? Bool == false)
+            #expect((json["problems"] as? [[String: Any]])?.isEmpty == false)
         }
     }
 

@@ -104,12 +104,18 @@ final class NotingCollector: Collector {
     let capabilities: CollectorCapabilities
     /// The message that is refused, counted from 1.
     let refused: Int?
+    /// Ends once as many deliveries were finished as there were.
+    let drained: AsyncStream<Never>
+    private let draining: AsyncStream<Never>.Continuation
+    private let total: Int
     private let state = Locked(State())
 
     init(maxBatch: Int = 1000, maxBodyBytes: Int = 1 << 20, ready: [[UInt8]] = [], refused: Int? = nil) throws {
         let queue = try QueueName("q")
         self.queue = queue
         self.refused = refused
+        self.total = ready.count
+        (self.drained, self.draining) = AsyncStream.makeStream(of: Never.self)
         self.capabilities = CollectorCapabilities(
             maxBodyBytes: maxBodyBytes,
             maxDelay: Message.maxDelay,
@@ -153,15 +159,22 @@ final class NotingCollector: Collector {
     }
 
     func take(_ request: TakeRequest) async throws -> [Delivery] {
-        self.state.withLock { state in
+        let deliveries = self.state.withLock { state in
             let deliveries = Array(state.ready.prefix(request.max))
             state.ready.removeFirst(deliveries.count)
             return deliveries
         }
+        // Nothing comes any more: only cancelling ends the wait early.
+        if deliveries.isEmpty, request.wait > .zero { try await Task.sleep(for: request.wait) }
+        return deliveries
     }
 
     func finish(_ completions: [Completion], durability: Durability) async throws -> [Result<Void, StalkError>] {
-        self.state.withLock { $0.finished += completions }
+        let count = self.state.withLock { state in
+            state.finished += completions
+            return state.finished.count
+        }
+        if count == self.total { self.draining.finish() }
         return completions.map { _ in .success(()) }
     }
 

@@ -1,5 +1,4 @@
 import StalkCore
-import StalkTesting
 import StalkWorker
 import Testing
 
@@ -8,23 +7,26 @@ import Testing
 @Suite("Worker run", .timeLimit(.minutes(1)))
 struct WorkerRunTests {
     @Test("The command's exit code decides over each message, until the queue is drained")
-    func drained() async throws {
-        let collector = InMemoryCollector(queue: try QueueName("q"))
-        _ = try await collector.publish(["0", "65", "0", "1"].map { Message($0) })
+    func outcomes() async throws {
+        let collector = try NotingCollector(ready: ["0", "65", "1", "0"].map { Array($0.utf8) })
         let script = "read -r code; echo \"exit with $code\" >&2; exit $code"
         let run = WorkerRun(
             queue: collector,
-            policy: try .fixed(.milliseconds(1), maxAttempts: 3),
+            policy: try .fixed(.seconds(3), maxAttempts: 2),
             jobs: 2,
             command: try ShellCommand(["bash", "-c", script], timeout: nil),
-            drained: { try await collector.drained() }
+            drained: { for await _ in collector.drained {} }
         )
         let counters = try await run()
-        #expect(counters.received == 6 && counters.acknowledged == 2)
-        #expect(counters.retried == 2 && counters.deadLettered == 2)
-        let dead = collector.deadLetters.sorted { $0.attempts < $1.attempts }
-        #expect(dead.map(\.attempts) == [1, 3])
-        #expect(dead.map(\.reason) == ["exit with 65", "exit with 1"])
+        #expect(counters.received == 4 && counters.acknowledged == 2)
+        #expect(counters.retried == 1 && counters.deadLettered == 1)
+        let outcomes = collector.finished.sorted { $0.receipt.description < $1.receipt.description }.map(\.disposition)
+        #expect(
+            outcomes == [
+                .acknowledge, .deadLetter(reason: "exit with 65"), .retry(after: .seconds(3), reason: "exit with 1"),
+                .acknowledge,
+            ]
+        )
     }
 
     @Test("The counts, for people and for scripts")

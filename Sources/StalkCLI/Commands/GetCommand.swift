@@ -56,7 +56,7 @@ struct GetCommand: AsyncParsableCommand {
         try await cancelledBySignals { [self] in
             try await self.storeOptions.withStore { store in
                 try store.requireQueue(name)
-                let queue = try store.queue(name)
+                let queue = store.queue(name)
                 try await queue.wake()
                 var taking = Taking(
                     queue: queue,

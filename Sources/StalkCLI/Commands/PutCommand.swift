@@ -103,7 +103,7 @@ struct PutCommand: AsyncParsableCommand {
             // Nothing to publish makes no store; all of an empty input is one empty message.
             if first.isEmpty, self.framing != nil { return 0 }
             return try await self.storeOptions.withStore(creating: true) { store in
-                let queue = try store.queue(name)
+                let queue = store.queue(name)
                 let reader = MessageReader(
                     input: input,
                     first: first,

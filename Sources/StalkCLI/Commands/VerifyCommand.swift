@@ -22,12 +22,12 @@ struct VerifyCommand: AsyncParsableCommand {
     var json = false
 
     func run() async throws {
-        let path = try self.storeOptions.path()
-        try StoreOptions.requireStore(at: path)
         let progress = SharedProgress("checked")
         defer { progress.end() }
-        let report = try await LocalStore.verify(at: path) { done, all in
-            progress.update("\(sizeText(done)) of \(sizeText(all))", fraction: Double(done) / Double(max(all, 1)))
+        let report = try await self.storeOptions.withPath { path in
+            try await LocalStore.verify(at: path) { done, all in
+                progress.update("\(done) of \(counted(all, "message"))", fraction: Double(done) / Double(max(all, 1)))
+            }
         }
         // The bar goes before the report comes, since both may be on one terminal.
         progress.end()

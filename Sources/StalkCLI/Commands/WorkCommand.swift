@@ -94,7 +94,7 @@ struct WorkCommand: AsyncParsableCommand {
         let command = try ShellCommand(self.command, timeout: self.timeout)
         let counters = try await self.storeOptions.withStore { store in
             try store.requireQueue(name)
-            let queue = try store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
+            let queue = store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
             return try await self.work(on: queue, policy: policy, command: command)
         }
         if self.json {
