@@ -28,7 +28,7 @@ struct StoreOpening {
         try directory.checkFitness()
         // Looked at before anything is touched, so that what is refused stays as it is.
         let found = try StoreMarker.read(in: directory, lockName: Self.lockName)
-        guard found != nil || self.options.createIfMissing else { throw self.noStore() }
+        guard found != nil || self.options.createIfMissing else { throw Self.noStore(at: self.path) }
         let lock = try directory.lock(Self.lockName)
         let (tables, meta) = try self.openTables(directory)
         let queues = try tables.readQueues()
@@ -65,13 +65,13 @@ struct StoreOpening {
         do throws(StalkError) {
             return try RealDirectory(path: self.path, createIfMissing: self.options.createIfMissing)
         } catch {
-            if !self.options.createIfMissing, error.code == .noSuchStore { throw self.noStore() }
+            if !self.options.createIfMissing, error.code == .noSuchStore { throw Self.noStore(at: self.path) }
             throw error
         }
     }
 
-    private func noStore() -> StalkError {
-        StalkError(.noSuchStore, "There is no store at \(self.path): publish something first, or name another place.")
+    static func noStore(at path: String) -> StalkError {
+        StalkError(.noSuchStore, "There is no store at \(path): publish something first, or name another place.")
     }
 
     /// Opens LMDB's tables, made first if the store is new.

@@ -12,9 +12,14 @@ struct StoreVerification {
 
     /// Checks the store; blocks.
     func run() throws(StalkError) -> VerifyReport {
-        let directory = try RealDirectory(path: self.path, createIfMissing: false)
+        let directory: RealDirectory
+        do throws(StalkError) {
+            directory = try RealDirectory(path: self.path, createIfMissing: false)
+        } catch {
+            throw error.code == .noSuchStore ? StoreOpening.noStore(at: self.path) : error
+        }
         guard let marker = try StoreMarker.read(in: directory, lockName: StoreOpening.lockName) else {
-            throw StalkError(.noSuchStore, "There is no store at \(self.path).")
+            throw StoreOpening.noStore(at: self.path)
         }
         let lock = try directory.lock(StoreOpening.lockName)
         defer { _ = lock }

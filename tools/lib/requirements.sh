@@ -1,0 +1,28 @@
+# Installs what the build needs and the machine lacks. Sourced by the scripts in tools/.
+
+# Installs packages through apt when a check says that they are missing.
+#   require_packages 'CHECK' PACKAGE [...]   CHECK is a command that succeeds when nothing is missing
+require_packages() {
+    local check=$1
+    shift
+    eval "$check" > /dev/null 2>&1 && return
+    if ! command -v apt-get > /dev/null; then
+        echo "$0: missing: $*. Install the equivalents for this system, then run this again." >&2
+        exit 1
+    fi
+    local as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    echo "Installing $*"
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes -qq --no-install-recommends "$@" > /dev/null
+}
+
+require_build() {
+    if ! command -v swift > /dev/null; then
+        echo "$0: there is no 'swift' here: install Swift 6.2 or later from https://swift.org/install" >&2
+        exit 1
+    fi
+    require_packages 'command -v pkg-config' pkg-config
+    require_packages 'pkg-config --exists lmdb' liblmdb-dev
+    require_packages 'pkg-config --exists libzstd' libzstd-dev
+}
