@@ -116,3 +116,43 @@ struct SeededGenerator: RandomNumberGenerator {
         return mixed ^ (mixed >> 31)
     }
 }
+
+extension LocalStore {
+    /// Returns once the scheduler has done what it can at this time.
+    func settleSchedule() async {
+        let now = self.core.now.milliseconds
+        while !self.core.look({ $0.isSchedulerAsleep && $0.releaseBudget.refilledAt >= now }) { await Task.yield() }
+    }
+}
+
+extension TemporaryStore {
+    /// Flips a bit in the first place where a file of the store holds a text.
+    func flipByte(of text: String, in file: String? = nil) throws {
+        let files =
+            try file.map { [$0] }
+            ?? FileManager.default.contentsOfDirectory(atPath: self.path + "/log").map { "log/\($0)" }
+        for file in files {
+            let url = URL(fileURLWithPath: "\(self.path)/\(file)")
+            var data = try Data(contentsOf: url)
+            guard let place = data.firstRange(of: Data(text.utf8)) else { continue }
+            data[place.lowerBound] ^= 1
+            let handle = try FileHandle(forWritingTo: url)
+            try handle.seek(toOffset: UInt64(place.lowerBound))
+            try handle.write(contentsOf: data[place.lowerBound..<place.lowerBound + 1])
+            try handle.close()
+            return
+        }
+        throw StalkError(.noSuchMessage, "no file holds \(text)")
+    }
+
+    /// The names and contents of all files of the store that tell whether it was changed.
+    func fingerprint() throws -> [String: Data] {
+        var files: [String: Data] = [:]
+        for name in try FileManager.default.subpathsOfDirectory(atPath: self.path) where name != "lock" {
+            guard name != "index/lock.mdb", let data = FileManager.default.contents(atPath: "\(self.path)/\(name)")
+            else { continue }
+            files[name] = data
+        }
+        return files
+    }
+}

@@ -149,7 +149,8 @@ struct ReleaseBudget: Sendable {
     private let perMillisecond: Double
     private let most: Double
     private var tokens: Double
-    private var refilledAt: Int64
+    /// When the scheduler last looked.
+    private(set) var refilledAt: Int64
 
     init(rate: Int, now: Int64) {
         self.perMillisecond = Double(rate) / 1000
