@@ -1,5 +1,7 @@
 // The bytes of one simulated file: what memory shows, what the disk holds, and what lies between the two.
 
+internal import Glibc
+
 /// The bytes of a file, in pages.
 struct SimulatedContent: Sendable {
     static let pageBytes = 4096
@@ -49,7 +51,7 @@ struct SimulatedContent: Sendable {
                         target.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[start..<start + length]))
                     }
                 } else {
-                    target.baseAddress?.initializeMemory(as: UInt8.self, repeating: 0, count: length)
+                    if let start = target.baseAddress { memset(start, 0, length) }
                 }
                 filled += length
             }
