@@ -15,7 +15,7 @@ internal import Synchronization
 /// After a sync that failed it does what ext4 does: memory shows the new bytes and later syncs succeed, but the disk has
 /// the old ones; ``StorageFile/dropCache()`` shows them.
 public final class SimulatedDisk: StorageDirectory {
-    private let state: Mutex<SimulatedDiskStateMachine>
+    private let state: Locked<SimulatedDiskStateMachine>
 
     /// Makes an empty disk.
     ///
@@ -25,7 +25,7 @@ public final class SimulatedDisk: StorageDirectory {
     }
 
     private init(_ state: SimulatedDiskStateMachine) {
-        self.state = Mutex(state)
+        self.state = Locked(state)
     }
 
     // MARK: Faults
