@@ -10,6 +10,12 @@ package struct Frame: Sendable {
     /// Where it stands.
     package var place: LogPlace
 
+    package init(header: FrameHeader, payload: [UInt8], place: LogPlace) {
+        self.header = header
+        self.payload = payload
+        self.place = place
+    }
+
     /// Goes over the records.
     ///
     /// - Throws: ``StalkError`` with ``StalkError/Code/storeDamaged`` or ``StalkError/Code/newerFormat``, or what the

@@ -157,7 +157,7 @@ struct LogRun {
         let free = log.retired.filter { $0.last <= self.ledger.settled }
         log.retired.removeAll { $0.last <= self.ledger.settled }
         for (segment, _) in free {
-            if log.spares.count < 2 {
+            if log.spares.isEmpty || self.generator.below(3) > 0 {
                 log.spares.append(try self.recycle(segment, as: log.nextNumber, disk))
                 log.nextNumber += 1
                 try disk.sync(Segment.directory)

@@ -9,7 +9,7 @@ struct ScriptedLog {
     static let store: UInt64 = 7
     static let segmentBytes = 64 << 10
 
-    let disk = SimulatedDisk()
+    private(set) var disk = SimulatedDisk()
     // Where each frame was written last, and what it holds.
     private var places: [UInt64: LogPlace] = [:]
     private var contents: [UInt64: [UInt8]] = [:]
@@ -53,6 +53,10 @@ struct ScriptedLog {
         for _ in 0..<count { try self.append(sync: sync) }
     }
 
+    mutating func sync() throws {
+        try self.writer.sync()
+    }
+
     /// Lets the next frame go to a new segment.
     mutating func roll() throws {
         self.next = try Self.makeSegment(self.active.number + 1, self.disk)
@@ -68,6 +72,18 @@ struct ScriptedLog {
     /// Where a frame was written last.
     func place(_ sequence: UInt64) throws -> LogPlace {
         try #require(self.places[sequence])
+    }
+
+    /// The same log on a disk of its own, to be damaged and read.
+    func copy() -> ScriptedLog {
+        var copy = self
+        copy.disk = self.disk.kill()
+        return copy
+    }
+
+    /// What a frame holds that was written last under its number.
+    func content(_ sequence: UInt64) -> [UInt8] {
+        self.contents[sequence] ?? []
     }
 
     // MARK: Damage
