@@ -8,6 +8,9 @@ package struct Segment: Sendable {
     /// Where segments stand in a store.
     package static var directory: String { "log" }
 
+    /// Sizes of segments are multiples of this.
+    package static var sizeUnit: Int { 4096 }
+
     /// Its number; numbers ascend and are never used twice.
     package var number: UInt64
     package var file: any StorageFile
@@ -25,7 +28,9 @@ package struct Segment: Sendable {
 
     /// The number in the name of a segment, or `nil` for another file.
     package static func number(inName name: String) -> UInt64? {
-        guard name.utf8.count == 20, name.hasSuffix(".log") else { return nil }
-        return UInt64(name.dropLast(4), radix: 16)
+        guard name.utf8.count == 20, name.hasSuffix(".log"), let number = UInt64(name.dropLast(4), radix: 16),
+            Self.path(number) == "\(Self.directory)/\(name)"
+        else { return nil }
+        return number
     }
 }
