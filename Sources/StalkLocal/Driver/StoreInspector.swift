@@ -33,6 +33,7 @@ struct StoreInspector: Sendable {
     // MARK: One message
 
     func message(_ id: MessageID) async throws -> StoredMessage {
+        try self.checkOpen()
         guard let sequence = id.sequence else { throw Self.noSuchMessage(id) }
         return try await onOwnThread("stalk-look") { () throws(StalkError) in
             let found = try self.consistently {
@@ -107,8 +108,13 @@ struct StoreInspector: Sendable {
         return messages
     }
 
-    func number(of queue: QueueName) throws(StalkError) -> UInt32 {
+    /// What is closed shows nothing; a store that failed can still be looked into.
+    private func checkOpen() throws(StalkError) {
         if let failure = self.core.look({ $0.failure }), failure.code == .closed { throw failure }
+    }
+
+    func number(of queue: QueueName) throws(StalkError) -> UInt32 {
+        try self.checkOpen()
         guard let number = self.core.look({ $0.queueNumbers[queue] }) else {
             throw StalkError(.noSuchQueue, "The store holds no queue \(queue): a queue is made by its first publish.")
         }
@@ -118,7 +124,8 @@ struct StoreInspector: Sendable {
     // MARK: Figures
 
     func stats(owner: Int32) async throws -> StoreStats {
-        try await onOwnThread("stalk-look") { () throws(StalkError) in
+        try self.checkOpen()
+        return try await onOwnThread("stalk-look") { () throws(StalkError) in
             let now = self.core.now
             var stats = self.core.look { engine in
                 let segments = engine.retiredSegments.count + engine.room.spares.count + 1
