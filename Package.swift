@@ -71,6 +71,7 @@ let package = Package(
         .testTarget(name: "StalkCoreTests", dependencies: ["StalkCore"]),
         .testTarget(name: "StalkWheelTests", dependencies: ["StalkWheel"]),
         .testTarget(name: "StalkPlatformTests", dependencies: ["StalkCore", "StalkPlatform", "StalkTesting"]),
+        .testTarget(name: "StalkFilesTests", dependencies: ["StalkCore", "StalkFiles", "StalkTesting"]),
         .testTarget(name: "StalkLogTests", dependencies: ["StalkCore", "StalkFiles", "StalkLog", "StalkTesting"]),
         .testTarget(name: "StalkZstdTests", dependencies: ["StalkCore", "StalkZstd"]),
         .testTarget(name: "StalkIndexTests", dependencies: ["StalkCore", "StalkIndex"]),

@@ -50,9 +50,15 @@ public final class RealDirectory: StorageDirectory {
         }
     }
 
+    /// The directory that holds a path's last component.
+    static func parent(of path: String) -> String {
+        let components = path.split(separator: "/")
+        if path.hasPrefix("/") { return "/" + components.dropLast().joined(separator: "/") }
+        return components.count < 2 ? "." : components.dropLast().joined(separator: "/")
+    }
+
     private static func syncParent(of path: String) {
-        let parent = path.lastIndex(of: "/").map { path[..<$0].isEmpty ? "/" : String(path[..<$0]) } ?? "."
-        let number = Glibc.open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let number = Glibc.open(Self.parent(of: path), O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard number >= 0 else { return }
         fsync(number)
         Glibc.close(number)
@@ -118,24 +124,36 @@ public final class RealDirectory: StorageDirectory {
 
     /// Makes a subdirectory with mode 0700, unless it is there, and makes its name durable.
     public func makeDirectory(_ name: String) throws(StalkError) {
-        if mkdirat(self.descriptor.number, name, 0o700) != 0 {
+        let place = try Place(of: name, below: self.descriptor.number, shown: "\(self.path)/\(name)")
+        if mkdirat(place.directory, place.name, 0o700) != 0 {
             guard errno == EEXIST else {
                 throw StalkError(systemCall: "mkdirat", path: "\(self.path)/\(name)", errno: errno)
             }
+            // What is there may be a file or a link.
+            _ = try Descriptor(
+                below: self.descriptor.number,
+                name,
+                flags: O_RDONLY | O_DIRECTORY,
+                mode: 0,
+                shown: "\(self.path)/\(name)"
+            )
         }
         try self.sync("")
     }
 
     /// Renames a file.
     public func rename(_ name: String, to newName: String) throws(StalkError) {
-        guard renameat(self.descriptor.number, name, self.descriptor.number, newName) == 0 else {
+        let old = try Place(of: name, below: self.descriptor.number, shown: "\(self.path)/\(name)")
+        let new = try Place(of: newName, below: self.descriptor.number, shown: "\(self.path)/\(newName)")
+        guard renameat(old.directory, old.name, new.directory, new.name) == 0 else {
             throw StalkError(systemCall: "renameat", path: "\(self.path)/\(name)", errno: errno)
         }
     }
 
     /// Removes a file.
     public func remove(_ name: String) throws(StalkError) {
-        guard unlinkat(self.descriptor.number, name, 0) == 0 else {
+        let place = try Place(of: name, below: self.descriptor.number, shown: "\(self.path)/\(name)")
+        guard unlinkat(place.directory, place.name, 0) == 0 else {
             throw StalkError(systemCall: "unlinkat", path: "\(self.path)/\(name)", errno: errno)
         }
     }

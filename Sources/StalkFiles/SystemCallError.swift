@@ -29,8 +29,12 @@ extension StalkError {
                 (.unavailable, "No file descriptor is left: raise the limit (ulimit -n) or close some.")
             case ENOTDIR:
                 (.notAStore, "A part of the path is a file: name a directory.")
-            case ELOOP, EXDEV:
+            case EISDIR:
+                (.notAStore, "A directory stands where a store has a file: name the directory of a store.")
+            case ELOOP:
                 (.notAStore, "A store may hold no symbolic links: replace it by the file itself.")
+            case EXDEV:
+                (.notAStore, "The name leads out of the store, which holds all its files itself.")
             case ENOENT:
                 (.noSuchStore, "Check the path.")
             default:

@@ -90,7 +90,7 @@ struct SimulatedDiskStateMachine: Sendable {
         let creates = file == nil && (creation == .new || creation == .ifMissing)
         let fate = try self.begin(.open, isChange: creates)
         if case .failure(let fault) = fate { throw fault.error }
-        guard SimulatedNames.isValid(name) else { throw StalkError(systemCall: "openat2", path: name, errno: EXDEV) }
+        try Self.check(name, "openat2")
         if self.names.directories.contains(name) { throw StalkError(systemCall: "openat2", path: name, errno: EISDIR) }
         if let file {
             if creation == .new { throw StalkError(systemCall: "openat2", path: name, errno: EEXIST) }
@@ -114,9 +114,7 @@ struct SimulatedDiskStateMachine: Sendable {
     mutating func makeDirectory(_ name: String) throws(StalkError) {
         let fate = try self.begin(.makeDirectory, isChange: true)
         if case .failure(let fault) = fate { throw fault.error }
-        guard SimulatedNames.isValid(name), !name.contains("/") else {
-            throw StalkError(systemCall: "mkdirat", path: name, errno: EXDEV)
-        }
+        try Self.check(name, "mkdirat")
         if self.names.files[name] != nil { throw StalkError(systemCall: "mkdirat", path: name, errno: ENOTDIR) }
         if !self.names.directories.contains(name) { self.change(.makeDirectory(name)) }
         try self.end(fate)
@@ -126,9 +124,8 @@ struct SimulatedDiskStateMachine: Sendable {
     mutating func rename(_ name: String, to newName: String) throws(StalkError) {
         let fate = try self.begin(.rename, isChange: true)
         if case .failure(let fault) = fate { throw fault.error }
-        guard SimulatedNames.isValid(name), SimulatedNames.isValid(newName) else {
-            throw StalkError(systemCall: "renameat", path: name, errno: EXDEV)
-        }
+        try Self.check(name, "renameat")
+        try Self.check(newName, "renameat")
         guard self.names.files[name] != nil,
             self.names.directories.contains(SimulatedNames.directory(of: newName))
         else { throw StalkError(systemCall: "renameat", path: name, errno: ENOENT) }
@@ -139,6 +136,7 @@ struct SimulatedDiskStateMachine: Sendable {
     mutating func remove(_ name: String) throws(StalkError) {
         let fate = try self.begin(.remove, isChange: true)
         if case .failure(let fault) = fate { throw fault.error }
+        try Self.check(name, "unlinkat")
         guard self.names.files[name] != nil else { throw StalkError(systemCall: "unlinkat", path: name, errno: ENOENT) }
         self.change(.remove(name))
         try self.end(fate)
@@ -150,6 +148,10 @@ struct SimulatedDiskStateMachine: Sendable {
             throw StalkError(systemCall: "openat2", path: name, errno: ENOENT)
         }
         self.makeNamesDurable(in: name)
+    }
+
+    private static func check(_ name: String, _ call: String) throws(StalkError) {
+        if let code = SimulatedNames.refusal(of: name) { throw StalkError(systemCall: call, path: name, errno: code) }
     }
 
     private mutating func change(_ change: SimulatedNames.Change) {

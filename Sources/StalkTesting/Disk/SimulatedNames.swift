@@ -1,3 +1,5 @@
+internal import Glibc
+
 /// The names on a simulated disk, of which a file has one or none.
 struct SimulatedNames: Sendable {
     /// A change of names, which happens as a whole or not at all.
@@ -46,9 +48,10 @@ struct SimulatedNames: Sendable {
         name.lastIndex(of: "/").map { String(name[..<$0]) } ?? ""
     }
 
-    /// Whether it is a name, or `sub/name` one level down.
-    static func isValid(_ name: String) -> Bool {
+    /// The errno that a real directory has for what is not a name, or `sub/name` one level down; `nil` for a name.
+    static func refusal(of name: String) -> Int32? {
         let parts = name.split(separator: "/", omittingEmptySubsequences: false)
-        return parts.count <= 2 && parts.allSatisfy { !$0.isEmpty && $0 != "." && $0 != ".." && $0.utf8.count <= 255 }
+        guard parts.count <= 2, parts.allSatisfy({ !$0.isEmpty && $0 != "." && $0 != ".." }) else { return EXDEV }
+        return parts.allSatisfy { $0.utf8.count <= 255 } ? nil : ENAMETOOLONG
     }
 }
