@@ -54,6 +54,7 @@ package struct LogReader {
                 if frame.header.sequence <= self.settled { continue }
                 summary.frames += 1
                 summary.liveSegments.insert(frame.place.segment)
+                summary.end = LogPlace(segment: frame.place.segment, offset: cursor.offset)
                 summary.lastSequence = frame.header.sequence
                 try body(frame)
             case .resume(let next):
@@ -68,6 +69,20 @@ package struct LogReader {
                 return summary
             }
         }
+    }
+
+    /// Whether no frame of a segment begins behind a place, whole or not, so that writing may go on there.
+    ///
+    /// Otherwise a frame that a crash left there could follow the new ones one day and be taken for one of them.
+    package func isClean(behind place: LogPlace) throws(StalkError) -> Bool {
+        let file = try self.directory.open(Segment.path(place.segment), .readOnly)
+        let segment = OpenSegment(number: place.segment, file: file, size: try file.size())
+        var offset = place.offset
+        while offset < segment.size {
+            if try self.header(segment, at: offset) != nil { return false }
+            offset += 8
+        }
+        return true
     }
 
     struct OpenSegment {

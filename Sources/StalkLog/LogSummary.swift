@@ -87,6 +87,8 @@ package struct LogSummary: Hashable, Sendable {
     package var frames = 0
     /// The segments that hold frames which LMDB lacks.
     package var liveSegments: Set<UInt64> = []
+    /// Where the last frame ends, unless LMDB holds all of them.
+    package var end: LogPlace?
     /// Bytes behind the last frame that a crash had left: half written, or whole behind one that is not.
     package var tornBytes = 0
     /// Damage that was passed over, with quarantine.

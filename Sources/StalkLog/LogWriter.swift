@@ -10,22 +10,24 @@ internal import StalkFiles
 package struct LogWriter: Sendable {
     private let store: UInt64
     private var active: Segment
-    private var offset = 0
+    private var offset: Int
     /// The last frame that is known to be synced.
     package private(set) var syncedThrough: UInt64
     /// The last frame that was written.
     package private(set) var writtenThrough: UInt64
     private var failure: StalkError?
 
-    /// Begins at the start of a fresh segment.
+    /// Begins in a segment, as a rule at the start of a fresh one.
     ///
     /// - Parameters:
     ///   - store: The store's number.
     ///   - segment: A preallocated segment.
+    ///   - offset: Where to begin; nothing that could be taken for a frame may stand behind it.
     ///   - last: The last frame of the log so far; it must be synced.
-    package init(store: UInt64, segment: Segment, after last: UInt64) {
+    package init(store: UInt64, segment: Segment, at offset: Int = 0, after last: UInt64) {
         self.store = store
         self.active = segment
+        self.offset = offset
         self.syncedThrough = last
         self.writtenThrough = last
     }

@@ -17,6 +17,8 @@ struct KeeperThread {
     var nextSegment: UInt64
     /// The next checkpoint waits for this after one that failed.
     private var retryAt: Int64 = .min
+    /// Why the last checkpoint failed; `nil` after one that did not.
+    private var lastFailure: StalkError?
 
     init(core: StoreCore, nextSegment: UInt64) {
         self.core = core
@@ -26,6 +28,8 @@ struct KeeperThread {
     private enum Task {
         case prepareSegment
         case checkpoint(isIdle: Bool)
+        /// Publishing waits for a checkpoint, and that would fail as the last one did.
+        case refusePublishing(StalkError)
         case wait(until: Int64?)
         case stop
     }
@@ -36,6 +40,8 @@ struct KeeperThread {
             switch self.nextTask() {
             case .prepareSegment: self.prepareSegment()
             case .checkpoint(let isIdle): self.checkpoint(isIdle: isIdle)
+            case .refusePublishing(let error):
+                self.core.step { engine, now in engine.refusePending(error, now: now) }
             case .wait(let deadline):
                 self.core.clock.wait(
                     for: self.core.keeperWaker,
@@ -51,14 +57,18 @@ struct KeeperThread {
         let isStopping = self.core.isStopping
         let idle = self.core.options.idleCheckpointDelay
         let retryAt = self.retryAt
+        let lastFailure = self.lastFailure
         return self.core.look { engine in
             if isStopping || engine.failure != nil { return isStopping ? .stop : .wait(until: nil) }
             if engine.room.spares.count < 2, engine.roomFailure == nil || !engine.pending.isEmpty {
                 return .prepareSegment
             }
             let mayCheckpoint = now.milliseconds >= retryAt
-            if mayCheckpoint, engine.isCheckpointRequested || engine.wantsCheckpoint {
+            if engine.isCheckpointRequested || mayCheckpoint && engine.wantsCheckpoint {
                 return .checkpoint(isIdle: false)
+            }
+            if let lastFailure, !engine.pending.isEmpty, engine.isBehindWithCheckpoints {
+                return .refusePublishing(lastFailure)
             }
             guard engine.hasUnsettledChanges, let lastChange = engine.lastChange else {
                 engine.isKeeperArmed = false
@@ -84,6 +94,7 @@ struct KeeperThread {
             self.abandon(batch, error)
             return
         }
+        self.lastFailure = nil
         let free = self.core.step { engine, _ in (engine.endCheckpoint(batch.meta), Actions()) }
         // From the end, so that the head of each queue is what stays in memory.
         var end = batch.changes.count
@@ -101,15 +112,18 @@ struct KeeperThread {
         do throws(StalkError) {
             try self.core.tables.apply(batch)
         } catch {
-            guard error.code == .storageFull, (try? self.core.directory.remove(Self.ballastName)) != nil else {
-                throw error
-            }
+            // The ballast is for what gives space back; new messages are as safe in the log.
+            let newBytes = batch.changes.reduce(0) { $0 + ($1.content?.body.count ?? 0) }
+            guard error.code == .storageFull, newBytes <= Self.ballastBytes / 2,
+                (try? self.core.directory.remove(Self.ballastName)) != nil
+            else { throw error }
             try self.core.tables.apply(batch)
         }
     }
 
     private mutating func abandon(_ batch: SettleBatch, _ error: StalkError) {
         self.retryAt = self.core.now.milliseconds + 1000
+        self.lastFailure = error
         self.core.step { engine, now in
             engine.abandonCheckpoint(batch)
             if error.code != .storageFull { return engine.fail(error) }
@@ -190,7 +204,9 @@ struct KeeperThread {
             }
         }
         if isIdle { self.trimSpares(to: most) }
-        if self.core.directory.freeBytes ?? .max > 4 * Self.ballastBytes { self.restoreBallast() }
+        if self.core.directory.freeBytes ?? .max > 4 * Self.ballastBytes {
+            try? Self.makeBallast(in: self.core.directory)
+        }
     }
 
     private func trimSpares(to most: Int) {
@@ -202,12 +218,15 @@ struct KeeperThread {
         for segment in surplus { try? self.core.directory.remove(Segment.path(segment.number)) }
     }
 
-    private func restoreBallast() {
-        guard let file = try? self.core.directory.open(Self.ballastName, .new) else { return }
+    /// Makes the ballast, unless it is there.
+    static func makeBallast(in directory: RealDirectory) throws(StalkError) {
+        guard !(try directory.list("").contains(Self.ballastName)) else { return }
+        let file = try directory.open(Self.ballastName, .new)
         do throws(StalkError) {
             try file.fillWithZeros(Self.ballastBytes)
         } catch {
-            try? self.core.directory.remove(Self.ballastName)
+            try? directory.remove(Self.ballastName)
+            throw error
         }
     }
 }

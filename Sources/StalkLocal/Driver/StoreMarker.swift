@@ -22,7 +22,9 @@ struct StoreMarker: Hashable, Sendable {
         let names = try directory.list("")
         guard names.contains(Self.name) else {
             // What a store that was never finished may hold: the marker is written last.
-            let own = [Self.temporaryName, lockName, Segment.directory, StoreOpening.indexDirectory]
+            let own = [
+                Self.temporaryName, lockName, Segment.directory, StoreOpening.indexDirectory, KeeperThread.ballastName,
+            ]
             let log = try directory.list(Segment.directory)
             let index = try directory.list(StoreOpening.indexDirectory).filter {
                 !["data.mdb", "lock.mdb"].contains($0)

@@ -39,7 +39,7 @@ struct StoreOpening {
         var report = RecoveryReport(replayedFrames: 0, replayedRecords: 0, tornBytes: 0, quarantinedFrames: 0)
         let summary = try self.replay(into: &engine, directory, tables, &report)
         let clockOffset = self.clockOffset(of: engine.meta, lastTime: max(meta.storeTime, summary.storeTime))
-        let segments = try self.segments(directory, live: summary.liveSegments, lastSegment: summary.lastSegment)
+        let segments = try self.segments(directory, summary, store: meta.store)
         engine.beginSession(
             bootID: self.options.clock.bootID,
             clockOffset: clockOffset,
@@ -55,7 +55,12 @@ struct StoreOpening {
             options: self.options,
             clockOffset: clockOffset
         )
-        let writer = LogWriter(store: meta.store, segment: segments.active, after: summary.lastSequence)
+        let writer = LogWriter(
+            store: meta.store,
+            segment: segments.active,
+            at: segments.offset,
+            after: summary.lastSequence
+        )
         let threads = try StoreThreads(core: core, lock: lock, writer: writer, nextSegment: nextSegment)
         core.step { _, _ in Actions(wakesLog: true, wakesScheduler: true, wakesKeeper: true) }
         return Opened(core: core, threads: threads, lock: lock, report: report)
@@ -122,6 +127,7 @@ struct StoreOpening {
         let meta = try tables.readMeta() ?? StoreMeta(store: UInt64.random(in: 1...UInt64.max))
         try tables.apply(SettleBatch(meta: meta, changes: [], queues: []))
         try directory.sync(Self.indexDirectory)
+        try KeeperThread.makeBallast(in: directory)
         try StoreMarker(store: meta.store).write(in: directory)
         return (tables, meta)
     }
@@ -200,16 +206,16 @@ struct StoreOpening {
     /// Sorts the files of the log: what holds frames that LMDB lacks stays, the rest is used again.
     private func segments(
         _ directory: RealDirectory,
-        live: Set<UInt64>,
-        lastSegment: UInt64
+        _ summary: LogSummary,
+        store: UInt64
     ) throws(StalkError) -> OpenedSegments {
-        var next = lastSegment + 1
+        var next = summary.lastSegment + 1
         var retired: [Segment] = []
         var spares: [Segment] = []
         for name in try directory.list(Segment.directory) {
             guard let number = Segment.number(inName: name) else { continue }
             let file = try directory.open(Segment.path(number), .existing)
-            if live.contains(number) {
+            if summary.liveSegments.contains(number) {
                 retired.append(Segment(number: number, file: file))
             } else if spares.count < 3, try file.size() == self.options.segmentBytes {
                 try directory.rename(Segment.path(number), to: Segment.path(next))
@@ -220,17 +226,45 @@ struct StoreOpening {
             }
         }
         try directory.sync(Segment.directory)
-        while spares.count < 2 {
+        while spares.count < 3 {
             do throws(StalkError) {
                 spares.append(try KeeperThread.makeSegment(next, self.options.segmentBytes, in: directory))
             } catch {
                 // On a full disk one segment is enough to finish messages, which brings space back.
-                guard error.code == .storageFull, !spares.isEmpty else { throw error }
-                break
+                guard error.code == .storageFull else { throw error }
+                guard spares.isEmpty else { break }
+                return try self.goOn(in: retired, directory, summary, store: store, fullDisk: error)
             }
             next += 1
         }
-        return OpenedSegments(active: spares.removeFirst(), spares: spares, retired: retired, nextNumber: next)
+        return OpenedSegments(
+            active: spares.removeFirst(),
+            offset: 0,
+            spares: spares,
+            retired: retired,
+            nextNumber: next
+        )
+    }
+
+    /// The disk has no room for another segment: the log goes on behind its last frame, where that is safe.
+    private func goOn(
+        in retired: [Segment],
+        _ directory: RealDirectory,
+        _ summary: LogSummary,
+        store: UInt64,
+        fullDisk: StalkError
+    ) throws(StalkError) -> OpenedSegments {
+        let reader = LogReader(directory: directory, store: store, settled: 0, fromDisk: false)
+        guard let end = summary.end, let last = retired.last, last.number == end.segment,
+            self.options.segmentBytes - end.offset > FrameHeader.byteCount * 16, try reader.isClean(behind: end)
+        else { throw fullDisk }
+        return OpenedSegments(
+            active: last,
+            offset: end.offset,
+            spares: [],
+            retired: retired.dropLast(),
+            nextNumber: summary.lastSegment + 1
+        )
     }
 
     // MARK: The clock
@@ -251,6 +285,8 @@ struct StoreOpening {
 /// The files of the log, sorted.
 struct OpenedSegments {
     var active: Segment
+    /// Where the log goes on in the active one.
+    var offset: Int
     var spares: [Segment]
     var retired: [Segment]
     var nextNumber: UInt64
@@ -290,6 +326,7 @@ extension Engine {
         self.writtenThrough = lastFrame
         self.syncedThrough = lastFrame
         self.activeSegment = segments.active
+        self.room.remaining = self.limits.segmentBytes - segments.offset
         self.room.spares = segments.spares
         self.retiredSegments = segments.retired.map { ($0, lastFrame: lastFrame) }
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)

@@ -21,6 +21,13 @@ extension Engine {
             || self.dirtyCount >= self.limits.dirtyMessagesMax
     }
 
+    /// Whether memory has room for more messages at the head of a queue.
+    ///
+    /// While checkpoints fail, which is when the disk is full, there is more: finishing is what gives space back.
+    var hasRoomForWindow: Bool {
+        self.dirtyCount < self.limits.dirtyMessagesMax * (self.isCheckpointFailing ? 4 : 1)
+    }
+
     /// Whether a checkpoint would change anything in LMDB.
     var hasUnsettledChanges: Bool {
         self.nextFrame - 1 > self.meta.settledFrame || self.staging.bytes.count > FrameHeader.byteCount
@@ -44,13 +51,19 @@ extension Engine {
     /// A checkpoint is over: who waits for it goes on, unless one that was asked for later is still to come.
     mutating func noticeCheckpoint(_ outcome: Result<Void, StalkError>) -> Actions {
         var actions = Actions()
-        let windows = self.windowsWithoutRoom
-        self.windowsWithoutRoom = []
-        for number in windows { self.loadWindowIfWanted(number, &actions) }
+        self.retryWindows(&actions)
         guard !self.isCheckpointRequested else { return actions }
         for reply in self.checkpointWaiters { actions.replies.append { reply(outcome) } }
         self.checkpointWaiters = []
         return actions
+    }
+
+    /// Asks again for the windows that memory had no room for.
+    mutating func retryWindows(_ actions: inout Actions) {
+        guard !self.windowsWithoutRoom.isEmpty else { return }
+        let windows = self.windowsWithoutRoom
+        self.windowsWithoutRoom = []
+        for number in windows { self.loadWindowIfWanted(number, &actions) }
     }
 
     /// Freezes what changed since the last checkpoint, at the border of a frame.
@@ -92,6 +105,7 @@ extension Engine {
     /// - Returns: The segments that the log no longer needs.
     mutating func endCheckpoint(_ meta: StoreMeta) -> [Segment] {
         self.isCheckpointing = false
+        self.isCheckpointFailing = false
         self.meta.settledFrame = meta.settledFrame
         self.meta.storeTime = meta.storeTime
         let free = self.retiredSegments.filter { $0.lastFrame <= meta.settledFrame }.map(\.segment)
@@ -133,6 +147,7 @@ extension Engine {
     /// A checkpoint failed: what it would have settled stays in memory and in the log.
     mutating func abandonCheckpoint(_ batch: SettleBatch) {
         self.isCheckpointing = false
+        self.isCheckpointFailing = true
         for change in batch.changes {
             self.entries[change.sequence]?.isSettling = false
             guard let entry = self.entries[change.sequence] else { continue }

@@ -81,7 +81,7 @@ extension Engine {
         if let failure = self.failure { return (.failure(failure), actions) }
         guard epoch == self.epoch else { return (.success(nil), actions) }
         let size = 64 + 8 * sequences.count
-        guard self.room.admits(frameBytes: self.staging.bytes.count + size, reserve: 0) else {
+        guard self.room.admits(frameBytes: self.staging.bytes.count + size) else {
             actions.wakesKeeper = true
             return (self.roomFailure.map { .failure($0) } ?? .success(nil), actions)
         }

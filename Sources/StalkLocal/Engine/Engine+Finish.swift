@@ -145,10 +145,10 @@ extension Engine {
     /// Finishing may use the room that publishing leaves, but what it publishes may not.
     private func hasRoom(for disposition: Disposition, alsoStaged: Int) -> Bool {
         var size = 64 + alsoStaged
-        var reserve = 0
+        var publishes = false
         switch disposition {
         case .acknowledgeAndPublish(let messages):
-            reserve = 1
+            publishes = true
             for outgoing in messages {
                 let message = outgoing.message
                 size += PublishRecord.encodedBytes(headers: message.headers, bodyBytes: message.body.count) + 300
@@ -156,7 +156,8 @@ extension Engine {
         case .retry(_, let reason), .deadLetter(let reason): size += reason.utf8.count + 300
         case .acknowledge, .release: break
         }
-        return self.room.admits(frameBytes: self.staging.bytes.count + size, reserve: reserve)
+        let frameBytes = self.staging.bytes.count + size
+        return publishes ? self.room.admitsPublishing(frameBytes: frameBytes) : self.room.admits(frameBytes: frameBytes)
     }
 
     private func noRoom(for disposition: Disposition) -> StalkError {
@@ -302,6 +303,7 @@ extension Engine {
     mutating func serveFreedQueues(now: Moment, _ actions: inout Actions) {
         let numbers = self.freedQueues
         self.freedQueues = []
+        if self.hasRoomForWindow { self.retryWindows(&actions) }
         for number in numbers {
             self.serveTakers(of: number, now: now, &actions)
             self.noticeDrained(number, &actions)

@@ -96,8 +96,7 @@ extension Engine {
             if self.isBehindWithCheckpoints { actions.wakesKeeper = true }
             return false
         }
-        // One prepared segment stays untouched, so that finishing works when the disk is full.
-        guard self.room.admits(frameBytes: frameBytes, reserve: 1) else {
+        guard self.room.admitsPublishing(frameBytes: frameBytes) else {
             actions.wakesKeeper = true
             return false
         }

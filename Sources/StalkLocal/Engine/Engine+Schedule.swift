@@ -55,7 +55,8 @@ extension Engine {
         let tick = now.milliseconds
         var due: [TimingWheel.Timer] = []
         let budget = self.releaseBudget.available(now: tick)
-        let isCaughtUp = self.wheel.advance(to: tick, limit: max(budget, 1), into: &due)
+        let isDue = self.wheel.nextDeadline ?? .max <= tick
+        let isCaughtUp = isDue && budget == 0 ? false : self.wheel.advance(to: tick, limit: max(budget, 1), into: &due)
         self.releaseBudget.spend(due.count)
         for timer in due { self.fire(timer, &actions) }
         if isCaughtUp { self.noteReleased(through: tick, &actions) }

@@ -42,7 +42,7 @@ extension Engine {
     /// The number of a queue; a queue that somebody waits for is made when there is none.
     private mutating func number(of queue: QueueName, isCreatedFor wait: Duration, now: Moment) -> UInt32? {
         if let number = self.queueNumbers[queue] { return number }
-        guard wait > .zero, self.room.admits(frameBytes: self.staging.bytes.count + 512, reserve: 0) else { return nil }
+        guard wait > .zero, self.room.admits(frameBytes: self.staging.bytes.count + 512) else { return nil }
         return self.stageQueue(queue, now: now)
     }
 
@@ -95,7 +95,7 @@ extension Engine {
                 position += 1
                 continue
             }
-            guard self.room.admits(frameBytes: self.staging.bytes.count + 16 + 8 * room, reserve: 0) else {
+            guard self.room.admits(frameBytes: self.staging.bytes.count + 16 + 8 * room) else {
                 self.queuesWithoutRoom.insert(number)
                 actions.wakesLog = true
                 actions.wakesKeeper = true
@@ -202,7 +202,7 @@ extension Engine {
         let isWaitedFor = queue.takers.contains { (self.collectors[$0.collector]?.room ?? 0) > 0 }
         let isRunningLow = queue.readyInMemory < self.limits.windowMessages / 4 && queue.leased > 0
         guard isWaitedFor || isRunningLow else { return }
-        guard !self.isBehindWithCheckpoints else {
+        guard self.hasRoomForWindow else {
             // What was taken and finished must leave memory before more comes into it.
             self.windowsWithoutRoom.insert(number)
             actions.wakesKeeper = true

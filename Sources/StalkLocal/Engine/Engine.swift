@@ -81,6 +81,8 @@ struct Engine {
     /// When something was last staged, by the store's clock.
     var lastChange: Moment?
     var isCheckpointing = false
+    /// Whether the last checkpoint failed.
+    var isCheckpointFailing = false
     /// Whether somebody asked for a checkpoint, and who waits for it.
     var isCheckpointRequested = false
     var checkpointWaiters: [@Sendable (Result<Void, StalkError>) -> Void] = []

@@ -52,10 +52,18 @@ struct LogRoom: Sendable {
         self.remaining = segmentBytes
     }
 
-    /// Whether a frame of this size can be written while `reserve` prepared segments stay untouched.
-    func admits(frameBytes: Int, reserve: Int) -> Bool {
+    /// Whether a frame of this size can be written.
+    func admits(frameBytes: Int) -> Bool {
         guard frameBytes + 8 <= self.segmentBytes else { return false }
-        return frameBytes + 8 <= self.remaining || self.spares.count > reserve
+        return frameBytes + 8 <= self.remaining || !self.spares.isEmpty
+    }
+
+    /// Whether publishing may fill the frame to this size and leave enough for finishing on a full disk: a prepared segment,
+    /// or else a quarter of the active one.
+    func admitsPublishing(frameBytes: Int) -> Bool {
+        guard frameBytes + 8 <= self.segmentBytes else { return false }
+        let kept = self.spares.isEmpty ? self.segmentBytes / 4 : 0
+        return frameBytes + 8 + kept <= self.remaining || self.spares.count > 1
     }
 
     /// Takes the room of a frame.

@@ -1,0 +1,98 @@
+import Foundation
+import StalkCore
+import StalkTesting
+import Testing
+
+@testable import StalkLocal
+
+/// A disk that is really full: a small tmpfs, which only root can mount.
+@Suite(.timeLimit(.minutes(2))) struct FullDiskTests {
+    private static func withSmallDisk(_ body: (String) async throws -> Void) async throws {
+        let path = FileManager.default.temporaryDirectory.path + "/stalk-disk-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        guard try Self.run("mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", path) == 0 else {
+            print("SKIPPED: a full disk can't be tried here, since mounting a tmpfs is not allowed.")
+            return
+        }
+        do {
+            try await body(path)
+        } catch {
+            _ = try Self.run("umount", "-l", path)
+            throw error
+        }
+        #expect(try Self.run("umount", path) == 0, "something still holds the disk")
+    }
+
+    private static func run(_ arguments: String...) throws -> Int32 {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = arguments
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        process.waitUntilExit()
+        return process.terminationStatus
+    }
+
+    /// Publishes until the disk is full; returns the messages that are durable.
+    private static func fill(_ queue: LocalQueue) async throws -> Set<MessageID> {
+        var random = SeededGenerator(seed: 1)
+        var durable: Set<MessageID> = []
+        while true {
+            let bodies = (0..<64).map { _ in
+                (0..<250).flatMap { _ in withUnsafeBytes(of: random.next()) { Array($0) } }
+            }
+            for result in try await queue.publish(bodies.map { Message($0) }) {
+                switch result {
+                case .success(let id): durable.insert(id)
+                case .failure(let error):
+                    #expect(error.code == .storageFull)
+                    return durable
+                }
+            }
+        }
+    }
+
+    @Test func finishingGoesOnAndBringsSpaceBack() async throws {
+        try await Self.withSmallDisk { path in
+            var options = TemporaryStore().options
+            options.segmentBytes = 1 << 20
+            options.clock = ManualClock()
+            var store = try await LocalStore.open(at: path + "/store", options: options)
+            var queue = try store.queue("q")
+            let durable = try await Self.fill(queue)
+            #expect(durable.count > 1000)
+            try await store.close()
+
+            // Opened again and again, which takes no space for good.
+            for _ in 0..<5 {
+                store = try await LocalStore.open(at: path + "/store", options: options)
+                #expect(try await store.stats().queues.first?.ready == durable.count)
+                try await store.close()
+            }
+
+            store = try await LocalStore.open(at: path + "/store", options: options)
+            queue = try store.queue("q")
+            try await queue.wake()
+            var seen: Set<MessageID> = []
+            while true {
+                let taken = try await queue.take(TakeRequest(max: 100))
+                if taken.isEmpty { break }
+                seen.formUnion(taken.map(\.id))
+                let ends = taken.enumerated().map { position, delivery in
+                    Completion(delivery.receipt, position == 0 ? .deadLetter(reason: "bad") : .acknowledge)
+                }
+                for result in try await queue.finish(ends) { try result.get() }
+            }
+            #expect(seen == durable)
+            try await store.checkpoint()
+            // What was finished made room for new messages, without anybody freeing space.
+            let again = try await queue.publish(
+                (0..<500).map { Message([UInt8](repeating: UInt8($0 % 251), count: 2000)) }
+            )
+            for result in again { _ = try result.get() }
+            try await store.close()
+            #expect(try await LocalStore.verify(at: path + "/store").problems.isEmpty)
+        }
+    }
+}
