@@ -68,8 +68,8 @@ let package = Package(
         ),
         .executableTarget(name: "StalkTool", dependencies: ["StalkCLI"]),
 
-        .testTarget(name: "StalkCoreTests", dependencies: ["StalkCore"]),
-        .testTarget(name: "StalkWheelTests", dependencies: ["StalkWheel"]),
+        .testTarget(name: "StalkCoreTests", dependencies: ["StalkCore", "StalkTesting"]),
+        .testTarget(name: "StalkWheelTests", dependencies: ["StalkTesting", "StalkWheel"]),
         .testTarget(name: "StalkPlatformTests", dependencies: ["StalkCore", "StalkPlatform", "StalkTesting"]),
         .testTarget(name: "StalkFilesTests", dependencies: ["StalkCore", "StalkFiles", "StalkTesting"]),
         .testTarget(name: "StalkLogTests", dependencies: ["StalkCore", "StalkFiles", "StalkLog", "StalkTesting"]),

@@ -1,4 +1,5 @@
 import StalkCore
+import StalkTesting
 import Testing
 
 @Suite struct DurationTextTests {

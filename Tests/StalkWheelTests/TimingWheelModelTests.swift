@@ -1,3 +1,4 @@
+import StalkTesting
 import StalkWheel
 import Testing
 
