@@ -108,6 +108,29 @@ import Testing
         try await store.close()
     }
 
+    @Test func waitWithoutEndIsPossible() async throws {
+        let temporary = TemporaryStore()
+        defer { temporary.remove() }
+        let store = try await temporary.open()
+        let queue = try store.queue("q")
+        try await queue.wake()
+        async let taken = queue.take(TakeRequest(wait: .seconds(Int64.max)))
+        while store.core.look({ $0.queueNumbers.isEmpty || $0.queues[1].takers.isEmpty }) { await Task.yield() }
+        await temporary.advance(store, by: .seconds(86_400))
+        try await queue.publish(Message("x"))
+        #expect(try await taken.map(\.text) == ["x"])
+        try await store.close()
+    }
+
+    @Test func momentsRoundUpAndNeverOverflow() {
+        let now = Moment(nanoseconds: 1_700_000_000_000_000_001)
+        #expect(now.milliseconds == 1_700_000_000_000)
+        #expect(now.later(by: .zero) == 1_700_000_000_001)
+        #expect(now.later(by: .nanoseconds(999_999)) == 1_700_000_000_001)
+        #expect(now.later(by: .milliseconds(1)) == 1_700_000_000_002)
+        #expect(now.later(by: .seconds(Int64.max)) == Int64.max / 1_000_000)
+    }
+
     @Test func takersWakeForDelayedMessages() async throws {
         let temporary = TemporaryStore()
         defer { temporary.remove() }
