@@ -20,14 +20,14 @@ internal import StalkIndex
 final class SettledTables: Sendable {
     let environment: Environment
     let bodies: BodyCodec
-    private let meta: Table
-    private let queues: Table
-    private let messages: Table
-    private let states: Table
-    private let ready: Table
-    private let schedule: Table
-    private let dead: Table
-    private let dictionaries: Table
+    let meta: Table
+    let queues: Table
+    let messages: Table
+    let states: Table
+    let ready: Table
+    let schedule: Table
+    let dead: Table
+    let dictionaries: Table
 
     /// Opens the tables.
     ///
@@ -174,231 +174,10 @@ final class SettledTables: Sendable {
             try transaction.delete(self.schedule, KeyBuilder.schedule(place.key.scheduleKey))
         }
     }
-
-    // MARK: Reading messages
-
-    /// One message; `nil` when LMDB does not hold it.
-    ///
-    /// - Throws: ``StalkError`` with ``StalkError/Code/corruptValue`` when one of its records fails its checksum.
-    func message(_ sequence: UInt64) throws(StalkError) -> SettledMessage? {
-        try self.environment.read { transaction throws(StalkError) in try self.message(sequence, transaction) }
-    }
-
-    /// How many messages LMDB holds.
-    func messageCount() throws(StalkError) -> Int {
-        try self.environment.read { transaction throws(StalkError) in try transaction.count(self.messages) }
-    }
-
-    /// What changed about a message since it was settled; `nil` when nothing did.
-    func standing(_ sequence: UInt64) throws(StalkError) -> MessageStanding? {
-        try self.environment.read { transaction throws(StalkError) in
-            try withKey(KeyBuilder.message(sequence)) { key throws(StalkError) in
-                try transaction.withValue(self.states, key) { value throws(StalkError) in
-                    try MessageStanding(reading: value, sequence: sequence)
-                }
-            }
-        }
-    }
-
-    /// Whether LMDB holds a message.
-    func contains(_ sequence: UInt64) throws(StalkError) -> Bool {
-        try self.environment.read { transaction throws(StalkError) in
-            try transaction.contains(self.messages, KeyBuilder.message(sequence))
-        }
-    }
-
-    private func message(
-        _ sequence: UInt64,
-        _ transaction: borrowing ReadTransaction
-    ) throws(StalkError) -> SettledMessage? {
-        try withKey(KeyBuilder.message(sequence)) { key throws(StalkError) in
-            let state = try transaction.withValue(self.states, key) { value throws(StalkError) in
-                try MessageStanding(reading: value, sequence: sequence)
-            }
-            return try transaction.withValue(self.messages, key) { value throws(StalkError) in
-                try MessageValue.read(value, sequence: sequence) { record, envelope throws(StalkError) in
-                    let content = MessageContent(
-                        publishedAt: record.publishedAt,
-                        headers: record.headers,
-                        extensions: record.extensions,
-                        body: try self.bodies.body(of: envelope)
-                    )
-                    return SettledMessage(standing: state ?? record.standing, content: content)
-                }
-            }
-        }
-    }
-
-    /// A run of ready messages of a queue, first in line first.
-    ///
-    /// A message whose record fails its checksum is passed over.
-    func readyRun(_ load: WindowLoad, maxMessages: Int, maxBytes: Int) throws(StalkError) -> ReadyRun {
-        var run = ReadyRun(end: .nothing(from: load.from))
-        var bytes = 0
-        try self.environment.read { transaction throws(StalkError) in
-            let start = KeyBuilder.place(load.queue, load.from)
-            try transaction.scan(self.ready, from: start) { bytesOfKey, value throws(StalkError) in
-                let (queue, key) = try KeyReader.place(bytesOfKey)
-                guard queue == load.queue else { return .stop }
-                guard run.messages.count < maxMessages, bytes < maxBytes else {
-                    run.end = .more
-                    return .stop
-                }
-                guard value.first != 1 || key.scheduleKey <= load.releasedThrough else {
-                    // What follows in this priority is due later still; another priority may have something.
-                    run.isHeld = true
-                    guard key.priority < .max else { return .stop }
-                    let next = OrderKey(priority: key.priority + 1, dueAt: .min, sequence: 0)
-                    return .seek(KeyBuilder.place(queue, next))
-                }
-                if let message = try self.soundMessage(key.sequence, transaction, &run) {
-                    bytes += message.content.body.count + 200
-                    run.messages.append(message)
-                }
-                run.end = .nothing(from: key.successor)
-                return .next
-            } onCorrupt: { _, _ in
-                .next
-            }
-        }
-        if run.isHeld, case .nothing = run.end { run.end = .heldBySchedule }
-        return run
-    }
-
-    /// One message, or that its records fail their checksums.
-    func soundMessage(_ sequence: UInt64) throws(StalkError) -> (message: SettledMessage?, isRotten: Bool) {
-        do throws(StalkError) {
-            return (try self.message(sequence), false)
-        } catch {
-            guard error.code == .corruptValue else { throw error }
-            return (nil, true)
-        }
-    }
-
-    private func soundMessage(
-        _ sequence: UInt64,
-        _ transaction: borrowing ReadTransaction,
-        _ run: inout ReadyRun
-    ) throws(StalkError) -> SettledMessage? {
-        do throws(StalkError) {
-            if let message = try self.message(sequence, transaction) { return message }
-        } catch {
-            guard error.code == .corruptValue else { throw error }
-        }
-        run.rotten.append(sequence)
-        return nil
-    }
-
-    /// A run of the schedule.
-    ///
-    /// - Returns: The keys with their queues, and the due time of what comes behind; `nil` when nothing does.
-    func scheduleRun(
-        _ feed: ScheduleFeed
-    ) throws(StalkError) -> (keys: [(key: ScheduleKey, queue: UInt32)], next: Int64?) {
-        var keys: [(key: ScheduleKey, queue: UInt32)] = []
-        var next: Int64?
-        try self.environment.read { transaction throws(StalkError) in
-            let start = KeyBuilder.schedule(feed.after) + [0]
-            try transaction.scan(self.schedule, from: start) { bytes, value throws(StalkError) in
-                let key = try KeyReader.schedule(bytes)
-                guard keys.count < feed.limit, key.dueAt <= feed.through else {
-                    next = key.dueAt
-                    return .stop
-                }
-                var reader = KeyReader(value)
-                keys.append((key, try reader.readUInt32()))
-                return .next
-            } onCorrupt: { _, _ in
-                .next
-            }
-        }
-        return (keys, next)
-    }
-
-    /// The messages of a queue in one table, in order, for as long as the closure wants more.
-    func forEachPlace(
-        of queue: UInt32,
-        isDead: Bool,
-        from start: OrderKey = .first,
-        _ body: (_ key: OrderKey, _ isScheduled: Bool) throws(StalkError) -> Bool
-    ) throws(StalkError) {
-        try self.environment.read { transaction throws(StalkError) in
-            let table = isDead ? self.dead : self.ready
-            try transaction.scan(table, from: KeyBuilder.place(queue, start)) { bytes, value throws(StalkError) in
-                let (found, key) = try KeyReader.place(bytes)
-                guard found == queue else { return .stop }
-                return try body(key, value.first == 1) ? .next : .stop
-            } onCorrupt: { _, _ in
-                .next
-            }
-        }
-    }
-
-    /// Reads every value of every table and its checksum.
-    ///
-    /// - Parameters:
-    ///   - progress: Called now and then with the number of values read.
-    /// - Returns: The number of messages whose records are sound, and what is not.
-    func verify(progress: (Int) -> Void) throws(StalkError) -> (messages: Int, problems: [VerifyReport.Problem]) {
-        var problems: [VerifyReport.Problem] = []
-        var sound = 0
-        var values = 0
-        try self.environment.read { transaction throws(StalkError) in
-            for table in [self.meta, self.queues, self.states, self.ready, self.schedule, self.dead, self.dictionaries]
-            {
-                try transaction.scan(table) { _, _ in
-                    values += 1
-                    return .next
-                } onCorrupt: { key, _ in
-                    problems.append(Self.problem(in: table, key))
-                    return .next
-                }
-            }
-            try transaction.scan(self.messages) { key, _ throws(StalkError) in
-                var reader = KeyReader(key)
-                let sequence = try reader.readUInt64()
-                var run = ReadyRun(end: .more)
-                if try self.soundMessage(sequence, transaction, &run) != nil {
-                    sound += 1
-                } else {
-                    problems.append(Self.problem(in: self.messages, key))
-                }
-                values += 1
-                if values % 4096 == 0 { progress(values) }
-                return .next
-            } onCorrupt: { key, _ in
-                problems.append(Self.problem(in: self.messages, key))
-                return .next
-            }
-        }
-        return (sound, problems)
-    }
-
-    private static func problem(in table: Table, _ key: UnsafeRawBufferPointer) -> VerifyReport.Problem {
-        let digits = key.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        return VerifyReport.Problem(
-            file: "index/data.mdb",
-            offset: nil,
-            what: "the record \(digits) of the table \(table.name) is damaged"
-        )
-    }
-}
-
-/// A run of ready messages, and what comes behind it.
-struct ReadyRun {
-    var messages: [SettledMessage] = []
-    var end: WindowEnd
-    var isHeld = false
-    /// Messages whose records failed their checksum.
-    var rotten: [UInt64] = []
-
-    init(end: WindowEnd) {
-        self.end = end
-    }
 }
 
 /// `withUnsafeBytes` with typed throws.
-private func withKey<R>(
+func withKey<R>(
     _ key: [UInt8],
     _ body: (UnsafeRawBufferPointer) throws(StalkError) -> R
 ) throws(StalkError) -> R {
