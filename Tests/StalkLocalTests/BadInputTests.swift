@@ -81,14 +81,16 @@ import Testing
         #expect(try temporary.fingerprint() == before)
     }
 
-    @Test(arguments: ["index", "log"])
-    func missingPartIsDamage(part: String) async throws {
+    @Test(arguments: ["index", "log"], [false, true])
+    func missingPartIsDamage(part: String, isCheckpointed: Bool) async throws {
         let temporary = TemporaryStore()
         defer { temporary.remove() }
         let store = try await temporary.open()
         try await store.queue("q").publish(Message("x"))
-        try await store.close()
+        if isCheckpointed { try await store.close() } else { await store.abandon() }
         try FileManager.default.removeItem(atPath: "\(temporary.path)/\(part)")
+        let report = try await LocalStore.verify(at: temporary.path)
+        #expect(report.problems.map(\.file) == [part == "log" ? "log" : "index/data.mdb"])
         #expect(await Self.code(opening: temporary.path, temporary.options)?.code == .storeDamaged)
     }
 

@@ -25,7 +25,7 @@ struct StoreMarker: Hashable, Sendable {
             let own = [
                 Self.temporaryName, lockName, Segment.directory, StoreOpening.indexDirectory, KeeperThread.ballastName,
             ]
-            let log = try directory.list(Segment.directory)
+            let log = try directory.list(Segment.directory).filter { Segment.number(inName: $0) == nil }
             let index = try directory.list(StoreOpening.indexDirectory).filter {
                 !["data.mdb", "lock.mdb"].contains($0)
             }

@@ -109,7 +109,7 @@ struct StoreOpening {
                     + "\(String(marker.store, radix: 16)): put the files of one store together. Nothing was changed."
             )
         }
-        if meta.settledFrame > 0, try directory.list(Segment.directory).isEmpty {
+        if try directory.list(Segment.directory).isEmpty {
             throw StalkError(
                 .storeDamaged,
                 "\(self.path)/log is missing or empty, which no crash can cause: restore it from a copy. Nothing was changed."
@@ -128,6 +128,9 @@ struct StoreOpening {
         try tables.apply(SettleBatch(meta: meta, changes: [], queues: []))
         try directory.sync(Self.indexDirectory)
         try KeeperThread.makeBallast(in: directory)
+        if try directory.list(Segment.directory).isEmpty {
+            _ = try KeeperThread.makeSegment(1, self.options.segmentBytes, in: directory)
+        }
         try StoreMarker(store: meta.store).write(in: directory)
         return (tables, meta)
     }

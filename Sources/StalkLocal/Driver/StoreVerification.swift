@@ -49,12 +49,14 @@ struct StoreVerification {
             }
             return meta?.settledFrame ?? 0
         } catch {
-            // A store that was made and killed before its first checkpoint has no tables yet.
-            if error.code != .noSuchStore, error.code != .notAStore {
-                report.problems.append(
-                    VerifyReport.Problem(file: "index/data.mdb", offset: nil, what: error.message)
+            let isMissing = error.code == .noSuchStore || error.code == .notAStore
+            report.problems.append(
+                VerifyReport.Problem(
+                    file: "index/data.mdb",
+                    offset: nil,
+                    what: isMissing ? "it is missing" : error.message
                 )
-            }
+            )
             return 0
         }
     }
@@ -65,6 +67,9 @@ struct StoreVerification {
         settled: UInt64,
         _ report: inout VerifyReport
     ) throws(StalkError) {
+        if try directory.list(Segment.directory).isEmpty {
+            report.problems.append(VerifyReport.Problem(file: "log", offset: nil, what: "it is missing or empty"))
+        }
         let reader = LogReader(directory: directory, store: marker.store, settled: settled, fromDisk: false)
         var problems: [VerifyReport.Problem] = []
         var records = 0
