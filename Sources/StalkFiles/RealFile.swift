@@ -20,6 +20,7 @@ final class RealFile: StorageFile {
     }
 
     func read(at offset: Int, count: Int) throws(StalkError) -> [UInt8] {
+        guard count > 0 else { return [] }
         var failure: StalkError?
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             while filled < count {

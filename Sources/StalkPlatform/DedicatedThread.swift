@@ -48,6 +48,11 @@ public final class DedicatedThread: Sendable {
         self.handle = Locked(handle)
     }
 
+    deinit {
+        // Nobody can join it any more: it ends by itself.
+        self.detach()
+    }
+
     /// Blocks until the thread has ended; must not be called from the thread itself.
     public func join() {
         let handle = self.handle.withLock { handle in

@@ -30,10 +30,10 @@ import Testing
             let marker = try String(contentsOfFile: directory + "/STALK", encoding: .utf8)
             #expect(marker == "stalk store\nformat 1\nstore \(store)\n")
 
-            let frames = try Self.frames(inSegmentAt: directory + "/log/0000000000000001.log")
+            let frames = try Self.frames(inSegmentAt: directory + "/log/0000000000000002.log")
             #expect(frames.map(\.sequence) == frames.indices.map { UInt64($0 + 1) })
             for frame in frames {
-                #expect(frame.isIntact && frame.segment == 1 && frame.store == UInt64(store, radix: 16))
+                #expect(frame.isIntact && frame.segment == 2 && frame.store == UInt64(store, radix: 16))
                 #expect(frame.syncedThrough == frame.sequence - 1, "each call waited for the disk")
             }
             let records = try frames.flatMap { try $0.records() }

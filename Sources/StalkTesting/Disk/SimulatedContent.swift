@@ -39,6 +39,7 @@ struct SimulatedContent: Sendable {
 
     func read(at offset: Int, count: Int) -> [UInt8] {
         let count = max(0, min(count, self.size - offset))
+        guard count > 0 else { return [] }
         return [UInt8](unsafeUninitializedCapacity: count) { buffer, filled in
             while filled < count {
                 let place = offset + filled
