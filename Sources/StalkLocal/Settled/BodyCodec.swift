@@ -114,6 +114,9 @@ final class BodyCodec: Sendable {
 
     // MARK: Dictionaries
 
+    /// How many dictionaries there are to read with.
+    var dictionaryCount: Int { self.state.withLock { $0.decompression.count } }
+
     /// Takes a dictionary that LMDB holds.
     func add(dictionary id: UInt32, record: UnsafeRawBufferPointer) throws(StalkError) {
         var reader = ByteReader(record)
