@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Installs what the build needs and the machine lacks. Sourced by the scripts in tools/.
 
 # Installs packages through apt when a check says that they are missing.
