@@ -17,8 +17,6 @@ struct KeeperThread {
     var nextSegment: UInt64
     /// The next checkpoint waits for this after one that failed.
     private var retryAt: Int64 = .min
-    /// The next segment for takers waits for this after one that could not be prepared.
-    private var prepareRetryAt: Int64 = .min
     /// Why the last checkpoint failed; `nil` after one that did not.
     private var lastFailure: StalkError?
 
@@ -60,14 +58,10 @@ struct KeeperThread {
         let idle = self.core.options.idleCheckpointDelay
         let retryAt = self.retryAt
         let lastFailure = self.lastFailure
-        let prepareRetryAt = self.prepareRetryAt
         return self.core.look { engine in
             if isStopping || engine.failure != nil { return isStopping ? .stop : .wait(until: nil) }
-            let takersWait = !engine.queuesWithoutRoom.isEmpty
-            if engine.room.spares.count < 2 {
-                let isTriedAgain = takersWait && now.milliseconds >= prepareRetryAt
-                if engine.roomFailure == nil || !engine.pending.isEmpty || isTriedAgain { return .prepareSegment }
-            }
+            let isWaitedFor = !engine.pending.isEmpty || !engine.queuesWithoutRoom.isEmpty
+            if engine.room.spares.count < 2, engine.roomFailure == nil || isWaitedFor { return .prepareSegment }
             let mayCheckpoint = now.milliseconds >= retryAt
             if engine.isCheckpointRequested || mayCheckpoint && engine.wantsCheckpoint {
                 return .checkpoint(isIdle: false)
@@ -77,10 +71,9 @@ struct KeeperThread {
             }
             guard engine.hasUnsettledChanges, let lastChange = engine.lastChange else {
                 engine.isKeeperArmed = false
-                return .wait(until: takersWait ? prepareRetryAt : nil)
+                return .wait(until: nil)
             }
-            var due = max(lastChange.later(by: idle), retryAt)
-            if takersWait { due = min(due, max(prepareRetryAt, now.milliseconds + 1)) }
+            let due = max(lastChange.later(by: idle), retryAt)
             return due <= now.milliseconds ? .checkpoint(isIdle: true) : .wait(until: due)
         }
     }
@@ -157,7 +150,6 @@ struct KeeperThread {
             self.core.step { engine, now in engine.addSpare(segment, now: now) }
         } catch {
             self.nextSegment += 1
-            self.prepareRetryAt = self.core.now.milliseconds + 1000
             let isHopeful = self.core.look { $0.hasUnsettledChanges && !$0.retiredSegments.isEmpty }
             if isHopeful, error.code == .storageFull, self.core.now.milliseconds >= self.retryAt {
                 // A checkpoint may free segments that can be used again.

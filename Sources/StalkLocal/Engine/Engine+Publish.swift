@@ -31,7 +31,8 @@ extension Engine {
         return actions
     }
 
-    /// The keeper found no space for another segment: what waits for room is refused, and finishing goes on.
+    /// The keeper found no space for another segment: what waits for room is refused, and finishing goes on where the log
+    /// still has some.
     mutating func refusePending(_ error: StalkError, now: Moment) -> Actions {
         var actions = Actions()
         self.roomFailure = error
@@ -41,6 +42,7 @@ extension Engine {
             }
             self.finishPublish(call, &actions)
         }
+        self.refuseTakersWithoutRoom(error, &actions)
         if !self.staging.isEmpty { actions.wakesLog = true }
         return actions
     }

@@ -222,6 +222,17 @@ extension Engine {
         }
     }
 
+    /// Sends the takers away that would wait for room which the disk does not have.
+    mutating func refuseTakersWithoutRoom(_ error: StalkError, _ actions: inout Actions) {
+        for number in self.queuesWithoutRoom {
+            while !self.queues[number].takers.isEmpty {
+                let taker = self.removeTaker(at: 0, of: number)
+                actions.replies.append { taker.reply(.failure(error)) }
+            }
+        }
+        self.queuesWithoutRoom = []
+    }
+
     /// The windows that are wanted, marked as being loaded.
     mutating func takeWindowLoads() -> [WindowLoad] {
         defer { self.wantedWindows = [] }
