@@ -73,8 +73,8 @@ let package = Package(
         .testTarget(name: "StalkPlatformTests", dependencies: ["StalkCore", "StalkPlatform", "StalkTesting"]),
         .testTarget(name: "StalkFilesTests", dependencies: ["StalkCore", "StalkFiles", "StalkTesting"]),
         .testTarget(name: "StalkLogTests", dependencies: ["StalkCore", "StalkFiles", "StalkLog", "StalkTesting"]),
-        .testTarget(name: "StalkZstdTests", dependencies: ["StalkCore", "StalkZstd"]),
-        .testTarget(name: "StalkIndexTests", dependencies: ["StalkCore", "StalkIndex"]),
+        .testTarget(name: "StalkZstdTests", dependencies: ["StalkCore", "StalkTesting", "StalkZstd"]),
+        .testTarget(name: "StalkIndexTests", dependencies: ["StalkCore", "StalkIndex", "StalkTesting"]),
         .testTarget(
             name: "StalkLocalTests",
             dependencies: [

@@ -27,16 +27,6 @@ struct OutputTests {
         #expect(String(decoding: value.line, as: UTF8.self) == expected)
     }
 
-    @Test("Sizes are read with their units", arguments: [("0B", 0), ("64KiB", 65_536), ("10MB", 10_000_000)])
-    func sizes(text: String, bytes: Int) throws {
-        #expect(try parseSize(text) == bytes)
-    }
-
-    @Test("Sizes without a unit or a number are refused", arguments: ["", "10", "MB", "-1MB", "1.5MB", "9999999TiB"])
-    func badSizes(text: String) {
-        #expect(throws: StalkError.self) { try parseSize(text) }
-    }
-
     @Test(
         "Sizes are written short",
         arguments: [

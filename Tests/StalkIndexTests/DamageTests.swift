@@ -1,6 +1,7 @@
 import Glibc
 import StalkCore
 import StalkIndex
+import StalkTesting
 import Testing
 
 @Suite struct DamageTests {
@@ -45,7 +46,7 @@ import Testing
         let count = 60
         try self.directory.fill(count: count, valueBytes: valueBytes)
         let bytes = try readFile(self.directory.dataFile)
-        var generator = SplitMix(seed: UInt64(valueBytes))
+        var generator = SeededGenerator(seed: UInt64(valueBytes))
         for index in 0..<count {
             let position = Int.random(in: 0..<valueBytes + 4, using: &generator)
             let bit = UInt8.random(in: 0..<8, using: &generator)

@@ -1,6 +1,7 @@
 import Glibc
 import StalkCore
 import StalkIndex
+import StalkTesting
 import Testing
 
 /// A directory of its own for one test, removed at its end.
@@ -61,24 +62,9 @@ func key(_ index: Int) -> [UInt8] {
 
 /// Bytes that differ from those of every other index.
 func value(_ index: Int, count: Int) -> [UInt8] {
-    var generator = SplitMix(seed: UInt64(index))
+    var generator = SeededGenerator(seed: UInt64(index))
     let words = (0..<(count + 7) / 8).map { _ in generator.next() }
     return words.withUnsafeBytes { bytes in Array(bytes.prefix(count)) }
-}
-
-/// A small seeded generator, so that each failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { self.state = seed }
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = self.state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
-    }
 }
 
 func readFile(_ path: String) throws -> [UInt8] {

@@ -1,5 +1,6 @@
 import StalkCore
 import StalkIndex
+import StalkTesting
 import Testing
 
 @Suite struct TransactionTests {
@@ -193,7 +194,7 @@ import Testing
     func randomTransactionsMatchAModel(seed: UInt64) throws {
         let directory = TemporaryDirectory()
         var environment = try directory.environment(mapBytes: 0)
-        var generator = SplitMix(seed: seed)
+        var generator = SeededGenerator(seed: seed)
         var model: [[UInt8]: [UInt8]] = [:]
         for round in 0..<120 {
             let table = environment.table("messages")
@@ -240,7 +241,7 @@ private enum Operation {
     case delete(key: Int)
     case deleteRange(from: Int, upTo: Int)
 
-    static func random(using generator: inout SplitMix) -> Self {
+    static func random(using generator: inout SeededGenerator) -> Self {
         let index = Int.random(in: 0..<400, using: &generator)
         let seed = Int.random(in: 0..<1_000_000, using: &generator)
         // Values from nothing to some pages of their own.

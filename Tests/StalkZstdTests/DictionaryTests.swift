@@ -1,5 +1,6 @@
 import Glibc
 import StalkCore
+import StalkTesting
 import StalkZstd
 import Testing
 
@@ -58,7 +59,7 @@ import Testing
 
     @Test func memoryOfTheTrainerIsBounded() throws {
         var trainer = DictionaryTrainer(dictionaryBytesMax: 1024)
-        var generator = SplitMix(seed: 3)
+        var generator = SeededGenerator(seed: 3)
         for seed in 0..<3000 as Range<UInt64> {
             trainer.add(Samples.text(Int.random(in: 0..<20_000, using: &generator), seed: seed))
             #expect(trainer.sampleBytes <= 102_400)

@@ -1,4 +1,5 @@
 import StalkCore
+import StalkTesting
 import StalkZstd
 import Testing
 
@@ -120,7 +121,7 @@ import Testing
 
     @Test func arbitraryBytesNeverCrash() throws {
         let decompressor = try Decompressor()
-        var generator = SplitMix(seed: 5)
+        var generator = SeededGenerator(seed: 5)
         let ready = try DecompressionDictionary(id: 3, bytes: Samples.record(1))
         for round in 0..<3000 as Range<UInt64> {
             var bytes = Samples.random(Int.random(in: 0..<60, using: &generator), seed: round)

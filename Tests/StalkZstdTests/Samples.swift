@@ -1,26 +1,12 @@
 import StalkCore
+import StalkTesting
 import StalkZstd
 import Testing
-
-/// A small seeded generator, so that each failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { self.state = seed }
-
-    mutating func next() -> UInt64 {
-        self.state &+= 0x9e37_79b9_7f4a_7c15
-        var mixed = self.state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94d0_49bb_1331_11eb
-        return mixed ^ (mixed >> 31)
-    }
-}
 
 enum Samples {
     /// Bytes that nothing can compress.
     static func random(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
-        var generator = SplitMix(seed: seed)
+        var generator = SeededGenerator(seed: seed)
         let words = (0..<(count + 7) / 8).map { _ in generator.next() }
         return words.withUnsafeBytes { bytes in Array(bytes.prefix(count)) }
     }
@@ -28,7 +14,7 @@ enum Samples {
     /// Words in random order.
     static func text(_ count: Int, seed: UInt64 = 1) -> [UInt8] {
         let words = ["queue", "message", "deliver", "lease", "retry", "attempt", "store", "wheel", "log", "index"]
-        var generator = SplitMix(seed: seed)
+        var generator = SeededGenerator(seed: seed)
         var bytes: [UInt8] = []
         bytes.reserveCapacity(count + 8)
         while bytes.count < count {
@@ -41,7 +27,7 @@ enum Samples {
     /// Something like a record of a package index: the same fields each time, other values.
     static func record(_ seed: UInt64) -> [UInt8] {
         let topics = ["network", "parser", "graphics", "database", "logging", "testing", "crypto", "editor"]
-        var generator = SplitMix(seed: seed)
+        var generator = SeededGenerator(seed: seed)
         func number(_ limit: Int) -> Int { Int.random(in: 0..<limit, using: &generator) }
         func word() -> String {
             String((0..<4 + number(6)).map { _ in Character(UnicodeScalar(97 + UInt8(number(26)))) })

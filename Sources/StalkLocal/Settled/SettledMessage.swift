@@ -11,12 +11,6 @@ struct OrderKey: Hashable, Comparable, Sendable {
     /// The message's number: publish order among those that became ready in the same millisecond.
     var sequence: UInt64
 
-    init(priority: UInt8, dueAt: Int64, sequence: UInt64) {
-        self.priority = priority
-        self.dueAt = dueAt
-        self.sequence = sequence
-    }
-
     static var first: OrderKey { OrderKey(priority: 0, dueAt: .min, sequence: 0) }
 
     static func < (left: OrderKey, right: OrderKey) -> Bool {
@@ -40,11 +34,6 @@ struct ScheduleKey: Hashable, Comparable, Sendable {
     var dueAt: Int64
     var sequence: UInt64
 
-    init(dueAt: Int64, sequence: UInt64) {
-        self.dueAt = dueAt
-        self.sequence = sequence
-    }
-
     static var first: ScheduleKey { ScheduleKey(dueAt: .min, sequence: 0) }
 
     static func < (left: ScheduleKey, right: ScheduleKey) -> Bool {
@@ -60,30 +49,12 @@ struct MessageStanding: Hashable, Sendable {
     /// Whether it waits for its due time in the schedule, or did so when it was settled.
     var isScheduled: Bool
     /// Whether it failed for good.
-    var isDead: Bool
-    var attempts: UInt32
+    var isDead = false
+    var attempts: UInt32 = 0
     /// The queue where it failed for good before it was moved here; 0 for none.
-    var diedIn: UInt32
+    var diedIn: UInt32 = 0
     /// The last failures, oldest first.
-    var failures: [FailureRecord]
-
-    init(
-        queue: UInt32,
-        key: OrderKey,
-        isScheduled: Bool,
-        isDead: Bool = false,
-        attempts: UInt32 = 0,
-        diedIn: UInt32 = 0,
-        failures: [FailureRecord] = []
-    ) {
-        self.queue = queue
-        self.key = key
-        self.isScheduled = isScheduled
-        self.isDead = isDead
-        self.attempts = attempts
-        self.diedIn = diedIn
-        self.failures = failures
-    }
+    var failures: [FailureRecord] = []
 }
 
 /// Where LMDB holds a message.
@@ -112,12 +83,6 @@ struct FailureRecord: Hashable, Sendable {
     /// When, by the wall clock, in milliseconds.
     var at: Int64
     var reason: String
-
-    init(attempt: UInt32, at: Int64, reason: String) {
-        self.attempt = attempt
-        self.at = at
-        self.reason = reason
-    }
 }
 
 /// The part of a message that never changes.
@@ -144,11 +109,6 @@ final class MessageContent: Sendable {
 struct SettledMessage: Sendable {
     var standing: MessageStanding
     var content: MessageContent
-
-    init(standing: MessageStanding, content: MessageContent) {
-        self.standing = standing
-        self.content = content
-    }
 }
 
 /// What a checkpoint changes about one message.
@@ -160,33 +120,17 @@ struct SettleChange: Sendable {
     var after: MessageStanding?
     /// What to store with a message that LMDB does not know yet.
     var content: MessageContent?
-
-    init(sequence: UInt64, before: SettledPlace?, after: MessageStanding?, content: MessageContent?) {
-        self.sequence = sequence
-        self.before = before
-        self.after = after
-        self.content = content
-    }
 }
 
 /// A queue as LMDB holds it.
 struct SettledQueue: Hashable, Sendable {
     var number: UInt32
     var name: QueueName
-    var ready: Int
-    var delayed: Int
-    var dead: Int
+    var ready = 0
+    var delayed = 0
+    var dead = 0
     /// The size of its bodies as published.
-    var bytes: Int
-
-    init(number: UInt32, name: QueueName, ready: Int = 0, delayed: Int = 0, dead: Int = 0, bytes: Int = 0) {
-        self.number = number
-        self.name = name
-        self.ready = ready
-        self.delayed = delayed
-        self.dead = dead
-        self.bytes = bytes
-    }
+    var bytes = 0
 }
 
 /// What LMDB knows of the store as a whole.
@@ -227,10 +171,4 @@ struct SettleBatch: Sendable {
     var meta: StoreMeta
     var changes: [SettleChange]
     var queues: [SettledQueue]
-
-    init(meta: StoreMeta, changes: [SettleChange], queues: [SettledQueue]) {
-        self.meta = meta
-        self.changes = changes
-        self.queues = queues
-    }
 }
