@@ -8,6 +8,12 @@ public import StalkCore
 /// Names are single path components, or `sub/name` one level down.
 /// Calls block: they belong on threads of their own. Errors are ``StalkError`` with the call, the file and what to do.
 public protocol StorageDirectory: Sendable {
+    /// What messages call it.
+    var path: String { get }
+
+    /// Free bytes on the file system; `nil` when nobody knows.
+    var freeBytes: Int? { get }
+
     /// Opens a file.
     ///
     /// - Parameters:

@@ -95,12 +95,8 @@ final class EnvironmentHandle {
         do throws(LMDBCode) {
             let transaction = try WriteTransaction(self.pointer)
             for name in names {
-                var table: MDB_dbi = 0
-                let flags = create ? UInt32(MDB_CREATE) : 0
                 action = "open the table \(name) of \(self.path)"
-                let status = mdb_dbi_open(transaction.handle.pointer, name, flags, &table)
-                guard status == MDB_SUCCESS else { throw LMDBCode(rawValue: status) }
-                tables[name] = Table(handle: table, name: name)
+                tables[name] = try transaction.openTable(name, create: create)
             }
             try transaction.commit()
         } catch {

@@ -12,10 +12,15 @@ package struct ReadTransaction: ~Copyable, Transaction {
         var pointer: OpaquePointer?
         let status = mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &pointer)
         guard status == MDB_SUCCESS, let pointer else { throw LMDBCode(rawValue: status) }
-        self.handle = TransactionHandle(pointer: pointer)
+        self.handle = .lmdb(pointer)
+    }
+
+    /// A snapshot of another ``Index``.
+    package init(standIn transaction: any StandInTransaction) {
+        self.handle = .standIn(transaction)
     }
 
     deinit {
-        mdb_txn_abort(self.handle.pointer)
+        if case .lmdb(let pointer) = self.handle { mdb_txn_abort(pointer) }
     }
 }

@@ -18,6 +18,11 @@ package struct Table: Sendable {
     package let name: String
     private let seed: UInt32
 
+    /// A table of another ``Index`` than LMDB's.
+    package init(name: String) {
+        self.init(handle: 0, name: name)
+    }
+
     init(handle: UInt32, name: String) {
         self.handle = handle
         self.name = name

@@ -1,9 +1,12 @@
 internal import CLMDB
 package import StalkCore
 
-/// LMDB's transaction under a ``Transaction``.
-package struct TransactionHandle {
-    let pointer: OpaquePointer
+/// What does the work of a ``Transaction``.
+package enum TransactionHandle {
+    /// LMDB's transaction.
+    case lmdb(OpaquePointer)
+    /// That of another ``Index``.
+    case standIn(any StandInTransaction)
 }
 
 /// What a scan does after an entry.
@@ -21,7 +24,7 @@ package enum ScanStep {
 /// Bytes handed to a closure lie in the memory map: they must not be kept after it returns.
 /// Every call throws ``StalkError`` with ``StalkError/Code/storeDamaged`` when LMDB notices damage of its pages.
 package protocol Transaction: ~Copyable {
-    /// LMDB's transaction, open as long as this value lives.
+    /// What does the work, open as long as this value lives.
     var handle: TransactionHandle { get }
 }
 
@@ -151,21 +154,29 @@ extension Transaction where Self: ~Copyable {
     ///
     /// - Complexity: O(1).
     package borrowing func count(_ table: Table) throws(StalkError) -> Int {
-        var statistics = MDB_stat()
-        try check(mdb_stat(self.handle.pointer, table.handle, &statistics), "count the table \(table.name)")
-        return statistics.ms_entries
+        switch self.handle {
+        case .standIn(let transaction): return transaction.count(in: table.name)
+        case .lmdb(let pointer):
+            var statistics = MDB_stat()
+            try check(mdb_stat(pointer, table.handle, &statistics), "count the table \(table.name)")
+            return statistics.ms_entries
+        }
     }
 
     private borrowing func stored(
         _ table: Table,
         _ key: UnsafeRawBufferPointer
     ) throws(StalkError) -> UnsafeRawBufferPointer? {
-        var search = MDB_val(key)
-        var stored = MDB_val()
-        let status = mdb_get(self.handle.pointer, table.handle, &search, &stored)
-        guard status != MDB_NOTFOUND else { return nil }
-        try check(status, "read the table \(table.name)")
-        return stored.bytes
+        switch self.handle {
+        case .standIn(let transaction): return transaction.stored(in: table.name, under: key)
+        case .lmdb(let pointer):
+            var search = MDB_val(key)
+            var stored = MDB_val()
+            let status = mdb_get(pointer, table.handle, &search, &stored)
+            guard status != MDB_NOTFOUND else { return nil }
+            try check(status, "read the table \(table.name)")
+            return stored.bytes
+        }
     }
 }
 

@@ -14,11 +14,16 @@ package struct WriteTransaction: ~Copyable, Transaction {
         var pointer: OpaquePointer?
         let status = mdb_txn_begin(environment, nil, 0, &pointer)
         guard status == MDB_SUCCESS, let pointer else { throw LMDBCode(rawValue: status) }
-        self.handle = TransactionHandle(pointer: pointer)
+        self.handle = .lmdb(pointer)
+    }
+
+    /// A transaction of another ``Index``, which commits it or drops it by itself.
+    package init(standIn transaction: any StandInTransaction) {
+        self.handle = .standIn(transaction)
     }
 
     deinit {
-        if self.isOpen { mdb_txn_abort(self.handle.pointer) }
+        if self.isOpen, case .lmdb(let pointer) = self.handle { mdb_txn_abort(pointer) }
     }
 
     /// Makes the changes durable, or nothing if it throws.
@@ -26,8 +31,18 @@ package struct WriteTransaction: ~Copyable, Transaction {
         if let failure { throw failure }
         // LMDB frees its transaction whether or not it can commit.
         self.isOpen = false
-        let status = mdb_txn_commit(self.handle.pointer)
+        guard case .lmdb(let pointer) = self.handle else { return }
+        let status = mdb_txn_commit(pointer)
         guard status == MDB_SUCCESS else { throw LMDBCode(rawValue: status) }
+    }
+
+    /// Opens a table for all transactions of the environment.
+    borrowing func openTable(_ name: String, create: Bool) throws(LMDBCode) -> Table {
+        guard case .lmdb(let pointer) = self.handle else { return Table(name: name) }
+        var table: MDB_dbi = 0
+        let status = mdb_dbi_open(pointer, name, create ? UInt32(MDB_CREATE) : 0, &table)
+        guard status == MDB_SUCCESS else { throw LMDBCode(rawValue: status) }
+        return Table(handle: table, name: name)
     }
 
     /// Stores a value, replacing what was there.
@@ -81,8 +96,9 @@ package struct WriteTransaction: ~Copyable, Transaction {
     /// - Throws: As ``put(_:_:_:)``.
     @discardableResult
     package mutating func delete(_ table: Table, _ key: UnsafeRawBufferPointer) throws(StalkError) -> Bool {
+        guard case .lmdb(let pointer) = self.handle else { return self.standIn?.delete(key, from: table.name) ?? false }
         var search = MDB_val(key)
-        let status = mdb_del(self.handle.pointer, table.handle, &search, nil)
+        let status = mdb_del(pointer, table.handle, &search, nil)
         guard status != MDB_NOTFOUND else { return false }
         try self.record(status, "delete from the table \(table.name)")
         return true
@@ -122,6 +138,10 @@ package struct WriteTransaction: ~Copyable, Transaction {
         return deleted
     }
 
+    private var standIn: (any StandInTransaction)? {
+        if case .standIn(let transaction) = self.handle { transaction } else { nil }
+    }
+
     private static func precedes(_ key: UnsafeRawBufferPointer, _ end: [UInt8]?) -> Bool {
         guard let end else { return true }
         return end.withUnsafeBytes { end in StalkIndex.precedes(key, end) }
@@ -136,9 +156,14 @@ package struct WriteTransaction: ~Copyable, Transaction {
     ) -> CInt {
         guard (1...Table.keyBytesMax).contains(key.count) else { return MDB_BAD_VALSIZE }
         let checksum = table.checksum(key, value).littleEndian
+        guard case .lmdb(let pointer) = self.handle else {
+            let stored = [UInt8](value) + withUnsafeBytes(of: checksum) { [UInt8]($0) }
+            self.standIn?.store(stored, in: table.name, under: key)
+            return MDB_SUCCESS
+        }
         var search = MDB_val(key)
         var room = MDB_val(mv_size: value.count + Table.checksumBytes, mv_data: nil)
-        let status = mdb_put(self.handle.pointer, table.handle, &search, &room, UInt32(MDB_RESERVE | hint))
+        let status = mdb_put(pointer, table.handle, &search, &room, UInt32(MDB_RESERVE | hint))
         guard status == MDB_SUCCESS, let target = room.mv_data else { return status }
         if let source = value.baseAddress { target.copyMemory(from: source, byteCount: value.count) }
         target.storeBytes(of: checksum, toByteOffset: value.count, as: UInt32.self)

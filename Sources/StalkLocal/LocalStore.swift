@@ -133,7 +133,7 @@ public final class LocalStore: Sendable {
         _ = try? await onOwnThread("stalk-close") { () throws(StalkError) in
             self.threads.stop()
             self.core.tables.bodies.finishTraining()
-            self.core.tables.environment.close()
+            self.core.tables.index.close()
             self.lock.withLock { $0 = nil }
         }
     }

@@ -2,13 +2,14 @@
 
 internal import StalkCore
 internal import StalkFiles
-internal import StalkLog
 internal import StalkPlatform
 internal import Synchronization
 
 /// What the threads and the callers of a store share.
+///
+/// It starts no thread and waits for nothing, so that a simulation can take the threads' place.
 final class StoreCore: Sendable {
-    let directory: RealDirectory
+    let directory: any StorageDirectory
     let tables: SettledTables
     let options: LocalStoreOptions
     let limits: EngineLimits
@@ -16,31 +17,25 @@ final class StoreCore: Sendable {
     /// The store's clock less the time since boot, in nanoseconds.
     let clockOffset: Int64
 
-    let logWaker: Waker
-    let schedulerWaker: Waker
-    let keeperWaker: Waker
-    /// Wakes the keeper when what it waits for was synced.
-    let syncWaker: Waker
+    let wake: @Sendable (StoreRole) -> Void
     private let engine: Locked<Engine>
     private let stopping = Atomic<Bool>(false)
 
     init(
         engine: consuming Engine,
-        directory: RealDirectory,
+        directory: any StorageDirectory,
         tables: SettledTables,
         options: LocalStoreOptions,
-        clockOffset: Int64
-    ) throws(StalkError) {
+        clockOffset: Int64,
+        wake: @escaping @Sendable (StoreRole) -> Void
+    ) {
         self.directory = directory
         self.tables = tables
         self.options = options
         self.limits = engine.limits
         self.clock = options.clock
         self.clockOffset = clockOffset
-        self.logWaker = try Waker()
-        self.schedulerWaker = try Waker()
-        self.keeperWaker = try Waker()
-        self.syncWaker = try Waker()
+        self.wake = wake
         self.engine = Locked(engine)
     }
 
@@ -80,9 +75,9 @@ final class StoreCore: Sendable {
     }
 
     private func perform(_ actions: Actions) {
-        if actions.wakesLog { self.logWaker.signal() }
-        if actions.wakesScheduler { self.schedulerWaker.signal() }
-        if actions.wakesKeeper { self.keeperWaker.signal() }
+        if actions.wakesLog { self.wake(.log) }
+        if actions.wakesScheduler { self.wake(.scheduler) }
+        if actions.wakesKeeper { self.wake(.keeper) }
         for reply in actions.replies { reply() }
     }
 
@@ -94,8 +89,6 @@ final class StoreCore: Sendable {
     /// Lets the threads end.
     func stop() {
         self.stopping.store(true, ordering: .releasing)
-        self.logWaker.signal()
-        self.schedulerWaker.signal()
-        self.keeperWaker.signal()
+        for role in StoreRole.allCases { self.wake(role) }
     }
 }

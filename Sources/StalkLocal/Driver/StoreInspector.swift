@@ -138,7 +138,7 @@ struct StoreInspector: Sendable {
                     setAside: engine.setAside.count
                 )
             }
-            stats.lmdbBytes = self.core.tables.environment.fileBytes
+            stats.lmdbBytes = self.core.tables.index.fileBytes
             for (name, key) in try self.firstReady() {
                 guard let position = stats.queues.firstIndex(where: { $0.name == name }) else { continue }
                 stats.queues[position].oldestAge = .milliseconds(max(0, now.milliseconds - key.dueAt))

@@ -18,15 +18,16 @@ struct StoreMarker: Hashable, Sendable {
     /// - Returns: The marker, or `nil` when the directory is empty or holds a store that was never finished.
     /// - Throws: ``StalkError`` with ``StalkError/Code/notAStore`` when the directory holds something else, and with
     ///   ``StalkError/Code/newerFormat`` when a newer version made it.
-    static func read(in directory: RealDirectory, lockName: String) throws(StalkError) -> StoreMarker? {
+    static func read(in directory: any StorageDirectory) throws(StalkError) -> StoreMarker? {
         let names = try directory.list("")
         guard names.contains(Self.name) else {
             // What a store that was never finished may hold: the marker is written last.
             let own = [
-                Self.temporaryName, lockName, Segment.directory, StoreOpening.indexDirectory, KeeperThread.ballastName,
+                Self.temporaryName, StoreOpening.lockName, Segment.directory, StoreRecovery.indexDirectory,
+                Ballast.name,
             ]
             let log = try directory.list(Segment.directory).filter { Segment.number(inName: $0) == nil }
-            let index = try directory.list(StoreOpening.indexDirectory).filter {
+            let index = try directory.list(StoreRecovery.indexDirectory).filter {
                 !["data.mdb", "lock.mdb"].contains($0)
             }
             guard let foreign = (names.filter { !own.contains($0) } + log + index).first else { return nil }
@@ -65,7 +66,7 @@ struct StoreMarker: Hashable, Sendable {
     }
 
     /// Writes the marker, durably, so that it is there as a whole or not at all.
-    func write(in directory: RealDirectory) throws(StalkError) {
+    func write(in directory: any StorageDirectory) throws(StalkError) {
         let text = "\(Self.title)\nformat \(StoreMeta.formatVersion)\nstore \(String(self.store, radix: 16))\n"
         let file = try directory.open(Self.temporaryName, .ifMissing)
         try file.write(Array(text.utf8), at: 0)

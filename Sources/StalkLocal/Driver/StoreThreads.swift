@@ -2,9 +2,29 @@
 
 internal import StalkCore
 internal import StalkFiles
-internal import StalkLog
 internal import StalkPlatform
 internal import Synchronization
+
+/// The wakers of a store's threads.
+struct StoreWakers: Sendable {
+    private let log: Waker
+    private let scheduler: Waker
+    private let keeper: Waker
+
+    init() throws(StalkError) {
+        self.log = try Waker()
+        self.scheduler = try Waker()
+        self.keeper = try Waker()
+    }
+
+    subscript(role: StoreRole) -> Waker {
+        switch role {
+        case .log: self.log
+        case .scheduler: self.scheduler
+        case .keeper: self.keeper
+        }
+    }
+}
 
 /// The threads that an open store runs.
 final class StoreThreads: Sendable {
@@ -13,35 +33,47 @@ final class StoreThreads: Sendable {
 
     /// Starts them.
     ///
-    /// - Parameter lock: The store's lock. Each thread holds it, so that it is given back only when nothing of this owner
-    ///   can touch the store any more, also when the store was let go without being closed.
-    init(core: StoreCore, lock: DirectoryLock, writer: LogWriter, nextSegment: UInt64) throws(StalkError) {
+    /// - Parameters:
+    ///   - workers: What they run.
+    ///   - wakers: What ends their sleep.
+    ///   - lock: The store's lock. Each thread holds it, so that it is given back only when nothing of this owner can
+    ///     touch the store any more, also when the store was let go without being closed.
+    init(_ workers: StoreWorkers, _ wakers: StoreWakers, lock: DirectoryLock) throws(StalkError) {
+        let core = workers.core
         self.core = core
         var threads: [DedicatedThread] = []
         do throws(StalkError) {
-            threads.append(
-                try DedicatedThread(name: "stalk-log") {
-                    var thread = LogThread(core: core, writer: writer)
-                    withExtendedLifetime(lock) { thread.run() }
-                }
-            )
-            threads.append(
-                try DedicatedThread(name: "stalk-scheduler") {
-                    withExtendedLifetime(lock) { SchedulerThread(core: core).run() }
-                }
-            )
-            threads.append(
-                try DedicatedThread(name: "stalk-keeper") {
-                    var thread = KeeperThread(core: core, nextSegment: nextSegment)
-                    withExtendedLifetime(lock) { thread.run() }
-                }
-            )
+            threads.append(try Self.thread("stalk-log", workers.log, core, wakers[.log], lock))
+            threads.append(try Self.thread("stalk-scheduler", workers.scheduler, core, wakers[.scheduler], lock))
+            threads.append(try Self.thread("stalk-keeper", workers.keeper, core, wakers[.keeper], lock))
         } catch {
             core.stop()
             for thread in threads { thread.join() }
             throw error
         }
         self.threads = Locked(threads)
+    }
+
+    private static func thread(
+        _ name: String,
+        _ worker: some StoreWorker,
+        _ core: StoreCore,
+        _ waker: Waker,
+        _ lock: DirectoryLock
+    ) throws(StalkError) -> DedicatedThread {
+        try DedicatedThread(name: name) {
+            var worker = worker
+            withExtendedLifetime(lock) {
+                while true {
+                    switch worker.step() {
+                    case .goOn: continue
+                    case .sleep(let deadline):
+                        core.clock.wait(for: waker, until: deadline.map { core.bootTime(at: $0) })
+                    case .end: return
+                    }
+                }
+            }
+        }
     }
 
     /// Ends the threads and waits for them.

@@ -18,7 +18,7 @@ struct StoreVerification {
         } catch {
             throw error.code == .noSuchStore ? StoreOpening.noStore(at: self.path) : error
         }
-        guard let marker = try StoreMarker.read(in: directory, lockName: StoreOpening.lockName) else {
+        guard let marker = try StoreMarker.read(in: directory) else {
             throw StoreOpening.noStore(at: self.path)
         }
         let lock = try directory.lock(StoreOpening.lockName)
@@ -32,11 +32,13 @@ struct StoreVerification {
     private func verifyTables(_ marker: StoreMarker, _ report: inout VerifyReport) -> UInt64 {
         do throws(StalkError) {
             let tables = try SettledTables(
-                path: "\(self.path)/\(StoreOpening.indexDirectory)",
-                createIfMissing: false,
+                SettledTables.openLMDB(
+                    path: "\(self.path)/\(StoreRecovery.indexDirectory)",
+                    createIfMissing: false
+                ),
                 maxBodyBytes: 1 << 30
             )
-            defer { tables.environment.close() }
+            defer { tables.index.close() }
             let meta = try tables.readMeta()
             let total = try tables.messageCount()
             let (messages, problems) = try tables.verify { done in self.progress?(done, total) }

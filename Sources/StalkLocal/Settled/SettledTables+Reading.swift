@@ -8,17 +8,17 @@ extension SettledTables {
     ///
     /// - Throws: ``StalkError`` with ``StalkError/Code/corruptValue`` when one of its records fails its checksum.
     func message(_ sequence: UInt64) throws(StalkError) -> SettledMessage? {
-        try self.environment.read { transaction throws(StalkError) in try self.message(sequence, transaction) }
+        try self.index.read { transaction throws(StalkError) in try self.message(sequence, transaction) }
     }
 
     /// How many messages LMDB holds.
     func messageCount() throws(StalkError) -> Int {
-        try self.environment.read { transaction throws(StalkError) in try transaction.count(self.messages) }
+        try self.index.read { transaction throws(StalkError) in try transaction.count(self.messages) }
     }
 
     /// What changed about a message since it was settled; `nil` when nothing did.
     func standing(_ sequence: UInt64) throws(StalkError) -> MessageStanding? {
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             try withKey(KeyBuilder.message(sequence)) { key throws(StalkError) in
                 try transaction.withValue(self.states, key) { value throws(StalkError) in
                     try MessageStanding(reading: value, sequence: sequence)
@@ -29,7 +29,7 @@ extension SettledTables {
 
     /// Whether LMDB holds a message.
     func contains(_ sequence: UInt64) throws(StalkError) -> Bool {
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             try transaction.contains(self.messages, KeyBuilder.message(sequence))
         }
     }
@@ -62,7 +62,7 @@ extension SettledTables {
     func readyRun(_ load: WindowLoad, maxMessages: Int, maxBytes: Int) throws(StalkError) -> ReadyRun {
         var run = ReadyRun(end: .nothing(from: load.from))
         var bytes = 0
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             let start = KeyBuilder.place(load.queue, load.from)
             try transaction.scan(self.ready, from: start) { bytesOfKey, value throws(StalkError) in
                 let (queue, key) = try KeyReader.place(bytesOfKey)
@@ -117,29 +117,24 @@ extension SettledTables {
     }
 
     /// A run of the schedule.
-    ///
-    /// - Returns: The keys with their queues, and the due time of what comes behind; `nil` when nothing does.
-    func scheduleRun(
-        _ feed: ScheduleFeed
-    ) throws(StalkError) -> (keys: [(key: ScheduleKey, queue: UInt32)], next: Int64?) {
-        var keys: [(key: ScheduleKey, queue: UInt32)] = []
-        var next: Int64?
-        try self.environment.read { transaction throws(StalkError) in
+    func scheduleRun(_ feed: ScheduleFeed) throws(StalkError) -> ScheduleRun {
+        var run = ScheduleRun()
+        try self.index.read { transaction throws(StalkError) in
             let start = KeyBuilder.schedule(feed.after) + [0]
             try transaction.scan(self.schedule, from: start) { bytes, value throws(StalkError) in
                 let key = try KeyReader.schedule(bytes)
-                guard keys.count < feed.limit, key.dueAt <= feed.through else {
-                    next = key.dueAt
+                guard run.keys.count < feed.limit, key.dueAt <= feed.through else {
+                    run.next = key.dueAt
                     return .stop
                 }
                 var reader = KeyReader(value)
-                keys.append((key, try reader.readUInt32()))
+                run.keys.append((key, try reader.readUInt32()))
                 return .next
             } onCorrupt: { _, _ in
                 .next
             }
         }
-        return (keys, next)
+        return run
     }
 
     /// The messages of a queue in one table, in order, for as long as the closure wants more.
@@ -149,7 +144,7 @@ extension SettledTables {
         from start: OrderKey = .first,
         _ body: (_ key: OrderKey, _ isScheduled: Bool) throws(StalkError) -> Bool
     ) throws(StalkError) {
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             let table = isDead ? self.dead : self.ready
             try transaction.scan(table, from: KeyBuilder.place(queue, start)) { bytes, value throws(StalkError) in
                 let (found, key) = try KeyReader.place(bytes)
@@ -170,7 +165,7 @@ extension SettledTables {
         var problems: [VerifyReport.Problem] = []
         var sound = 0
         var values = 0
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             for table in [self.meta, self.queues, self.states, self.ready, self.schedule, self.dead, self.dictionaries]
             {
                 try transaction.scan(table) { _, _ in
@@ -212,7 +207,7 @@ extension SettledTables {
 }
 
 /// A run of ready messages, and what comes behind it.
-struct ReadyRun {
+struct ReadyRun: Sendable {
     var messages: [SettledMessage] = []
     var end: WindowEnd
     var isHeld = false
@@ -222,4 +217,11 @@ struct ReadyRun {
     init(end: WindowEnd) {
         self.end = end
     }
+}
+
+/// A part of the schedule, in order.
+struct ScheduleRun: Sendable {
+    var keys: [(key: ScheduleKey, queue: UInt32)] = []
+    /// The due time of what comes behind it; `nil` when nothing does.
+    var next: Int64?
 }

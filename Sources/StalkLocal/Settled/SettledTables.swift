@@ -18,7 +18,7 @@ internal import StalkIndex
 ///
 /// A message without a record in `states` is as its record in `messages` says.
 final class SettledTables: Sendable {
-    let environment: Environment
+    let index: any Index
     let bodies: BodyCodec
     let meta: Table
     let queues: Table
@@ -32,29 +32,33 @@ final class SettledTables: Sendable {
     /// Opens the tables.
     ///
     /// - Parameters:
-    ///   - path: The directory that LMDB's files are in.
-    ///   - createIfMissing: Whether to make them.
+    ///   - index: What holds them, opened with ``names``.
     ///   - maxBodyBytes: No body is larger.
-    init(path: String, createIfMissing: Bool, maxBodyBytes: Int) throws(StalkError) {
-        let names = ["meta", "queues", "messages", "states", "ready", "schedule", "dead", "dictionaries"]
-        let environment = try Environment(
-            path: path,
-            mapBytes: 1 << 30,
-            tables: names,
-            createIfMissing: createIfMissing
-        )
-        self.environment = environment
-        self.meta = environment.table("meta")
-        self.queues = environment.table("queues")
-        self.messages = environment.table("messages")
-        self.states = environment.table("states")
-        self.ready = environment.table("ready")
-        self.schedule = environment.table("schedule")
-        self.dead = environment.table("dead")
-        self.dictionaries = environment.table("dictionaries")
+    init(_ index: any Index, maxBodyBytes: Int) throws(StalkError) {
+        self.index = index
+        self.meta = index.table("meta")
+        self.queues = index.table("queues")
+        self.messages = index.table("messages")
+        self.states = index.table("states")
+        self.ready = index.table("ready")
+        self.schedule = index.table("schedule")
+        self.dead = index.table("dead")
+        self.dictionaries = index.table("dictionaries")
         self.bodies = try BodyCodec(maxBodyBytes: maxBodyBytes)
         try self.loadDictionaries()
     }
+
+    /// Opens LMDB for the tables.
+    ///
+    /// - Parameters:
+    ///   - path: The directory that LMDB's files are in.
+    ///   - createIfMissing: Whether to make them.
+    static func openLMDB(path: String, createIfMissing: Bool) throws(StalkError) -> Environment {
+        try Environment(path: path, mapBytes: 1 << 30, tables: Self.names, createIfMissing: createIfMissing)
+    }
+
+    /// The tables of a store.
+    static let names = ["meta", "queues", "messages", "states", "ready", "schedule", "dead", "dictionaries"]
 
     private static let metaKey = Array("store".utf8)
 
@@ -62,7 +66,7 @@ final class SettledTables: Sendable {
 
     /// What LMDB knows of the store; `nil` in a new one.
     func readMeta() throws(StalkError) -> StoreMeta? {
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             try withKey(Self.metaKey) { key throws(StalkError) in
                 try transaction.withValue(self.meta, key) { value throws(StalkError) in try StoreMeta(reading: value) }
             }
@@ -72,7 +76,7 @@ final class SettledTables: Sendable {
     /// The queues by number.
     func readQueues() throws(StalkError) -> [SettledQueue] {
         var queues: [SettledQueue] = []
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             try transaction.scan(self.queues) { key, value throws(StalkError) in
                 var reader = KeyReader(key)
                 queues.append(try SettledQueue(reading: value, number: try reader.readUInt32()))
@@ -83,7 +87,7 @@ final class SettledTables: Sendable {
     }
 
     private func loadDictionaries() throws(StalkError) {
-        try self.environment.read { transaction throws(StalkError) in
+        try self.index.read { transaction throws(StalkError) in
             try transaction.scan(self.dictionaries) { key, value throws(StalkError) in
                 var reader = KeyReader(key)
                 try self.bodies.add(dictionary: try reader.readUInt32(), record: value)
@@ -101,7 +105,7 @@ final class SettledTables: Sendable {
         let changes = batch.changes.sorted { $0.sequence < $1.sequence }
         let envelopes = try self.bodies.envelopes(for: changes)
         let newDictionaries = self.bodies.newDictionaries()
-        try self.environment.write { transaction throws(StalkError) in
+        try self.index.write { transaction throws(StalkError) in
             for (change, envelope) in zip(changes, envelopes) {
                 try self.apply(change, envelope, &transaction)
             }

@@ -94,6 +94,12 @@ public final class SimulatedDisk: StorageDirectory {
 
     // MARK: StorageDirectory
 
+    /// What messages call it.
+    public var path: String { "the simulated disk" }
+
+    /// Not known: a simulated disk is full when a fault says so.
+    public var freeBytes: Int? { nil }
+
     /// Opens a file.
     public func open(_ name: String, _ creation: FileCreation) throws(StalkError) -> any StorageFile {
         let number = try self.change { state throws(StalkError) in try state.open(name, creation) }

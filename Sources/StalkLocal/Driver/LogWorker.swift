@@ -2,33 +2,37 @@
 
 internal import StalkCore
 internal import StalkLog
-internal import StalkPlatform
 
-/// What the log's thread runs.
-struct LogThread {
+/// Writes the log.
+struct LogWorker: StoreWorker {
     let core: StoreCore
     var writer: LogWriter
+    /// What it has taken on and not done yet.
+    private var job: LogJob?
+    /// Memory of the last frame, to be used again.
+    private var memory: [UInt8] = []
 
-    /// Writes frames until the store stops.
-    mutating func run() {
-        var memory: [UInt8] = []
-        while true {
-            let used = memory
-            memory = []
-            let job = self.core.step { engine, now in engine.nextLogJob(now: now, reusing: used) }
-            switch job {
-            case .write(let frame): memory = self.write(frame)
-            case .sync: self.sync()
-            case nil:
-                if self.core.isStopping { return }
-                self.core.clock.wait(for: self.core.logWaker, until: nil)
-            }
-        }
+    init(core: StoreCore, writer: LogWriter) {
+        self.core = core
+        self.writer = writer
     }
 
-    /// - Returns: The frame's memory, to be used again.
-    private mutating func write(_ frame: StagedFrame) -> [UInt8] {
-        var frame = frame
+    mutating func step() -> WorkerWish {
+        if let job = self.job.take() {
+            switch job {
+            case .write(let frame): self.write(frame)
+            case .sync: self.sync()
+            }
+            return .goOn
+        }
+        var used: [UInt8] = []
+        swap(&used, &self.memory)
+        self.job = self.core.step { engine, now in engine.nextLogJob(now: now, reusing: used) }
+        if self.job != nil { return .goOn }
+        return self.core.isStopping ? .end : .sleep(until: nil)
+    }
+
+    private mutating func write(_ frame: consuming StagedFrame) {
         var bytes = frame.bytes.take()
         do throws(StalkError) {
             try self.writer.append(
@@ -39,13 +43,14 @@ struct LogThread {
             )
             if frame.needsSync { try self.writer.sync() }
         } catch {
-            self.core.step { engine, _ in engine.fail(error, includingCallersOf: frame) }
-            return []
+            let failed = frame
+            self.core.step { engine, _ in engine.fail(error, includingCallersOf: failed) }
+            return
         }
         let written = frame
         self.core.step { engine, now in engine.complete(written, now: now) }
         // A frame of unusual size is not worth keeping.
-        return bytes.capacity <= 8 << 20 ? bytes : []
+        if bytes.capacity <= 8 << 20 { self.memory = bytes }
     }
 
     private mutating func sync() {
