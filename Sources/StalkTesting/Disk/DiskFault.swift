@@ -42,6 +42,8 @@ public struct DiskFault: Sendable {
     public var isLasting: Bool
     /// How many bytes of a failing write, or of a failing fill, reach memory nevertheless.
     public var reachedBytes: Int
+    /// Only calls on files of this directory count; `nil` for all calls.
+    public var directory: String?
 
     /// Describes a failure.
     ///
@@ -51,18 +53,21 @@ public struct DiskFault: Sendable {
     ///   - error: What it throws.
     ///   - isLasting: Whether all later calls of the kind fail as well.
     ///   - reachedBytes: How many bytes of a failing write, or of a failing fill, reach memory nevertheless.
+    ///   - directory: Only calls on files of this directory count; `nil` for all calls.
     public init(
         _ operation: DiskOperation,
         call: Int = 1,
         error: StalkError = .deviceFailed,
         isLasting: Bool = false,
-        reachedBytes: Int = 0
+        reachedBytes: Int = 0,
+        directory: String? = nil
     ) {
         self.operation = operation
         self.call = call
         self.error = error
         self.isLasting = isLasting
         self.reachedBytes = reachedBytes
+        self.directory = directory
     }
 }
 

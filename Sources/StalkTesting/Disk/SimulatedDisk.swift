@@ -21,7 +21,15 @@ public final class SimulatedDisk: StorageDirectory {
     ///
     /// - Parameter isLying: Whether syncs report success and do nothing, to see whether a test would notice.
     public convenience init(isLying: Bool = false) {
-        self.init(SimulatedDiskStateMachine(isLying: isLying))
+        self.init(lyingAbout: isLying ? [.sync, .syncDirectory, .makeDirectory, .fillWithZeros] : [])
+    }
+
+    /// Makes an empty disk that reports success for some calls and makes nothing durable in them.
+    ///
+    /// - Parameter operations: Which calls: of ``DiskOperation/sync``, ``DiskOperation/syncDirectory``,
+    ///   ``DiskOperation/makeDirectory`` and ``DiskOperation/fillWithZeros``.
+    public convenience init(lyingAbout operations: Set<DiskOperation>) {
+        self.init(SimulatedDiskStateMachine(lies: operations))
     }
 
     private init(_ state: SimulatedDiskStateMachine) {
@@ -51,6 +59,14 @@ public final class SimulatedDisk: StorageDirectory {
     public func inject(_ fault: DiskFault) {
         self.state.withLock { $0.inject(fault) }
     }
+
+    /// Lets the disk heal: faults that are still to come don't.
+    public func heal() {
+        self.state.withLock { $0.heal() }
+    }
+
+    /// How many calls failed until now because they were told to.
+    public var failures: Int { self.state.withLock { $0.failures } }
 
     // MARK: Ends
 

@@ -11,6 +11,13 @@ struct SimulatedDiskStateMachine: Sendable {
         var unsynced: Set<String>
     }
 
+    /// What a call is about.
+    private enum Place {
+        case directory(String)
+        case name(String)
+        case file(Int)
+    }
+
     /// What becomes of a call.
     private enum Fate {
         case success
@@ -26,16 +33,17 @@ struct SimulatedDiskStateMachine: Sendable {
     private var serial: UInt64 = 0
     private var nextFile = 0
 
-    private let isLying: Bool
+    private let lies: Set<DiskOperation>
     private(set) var calls: [DiskOperation: Int] = [:]
     /// Counts the calls that change the disk, or what of it is durable.
     private(set) var changes = 0
     private var powerCutAt: Int?
     private var isOff = false
     private var faults: [DiskFault] = []
+    private(set) var failures = 0
 
-    init(isLying: Bool) {
-        self.isLying = isLying
+    init(lies: Set<DiskOperation>) {
+        self.lies = lies
     }
 
     // MARK: Faults
@@ -48,8 +56,16 @@ struct SimulatedDiskStateMachine: Sendable {
         self.faults.append(fault)
     }
 
+    mutating func heal() {
+        self.faults = []
+    }
+
     /// Counts a call and decides what becomes of it.
-    private mutating func begin(_ operation: DiskOperation, isChange: Bool) throws(StalkError) -> Fate {
+    private mutating func begin(
+        _ operation: DiskOperation,
+        isChange: Bool,
+        on place: Place
+    ) throws(StalkError) -> Fate {
         if self.isOff { throw .powerIsOff }
         self.calls[operation, default: 0] += 1
         if isChange {
@@ -60,18 +76,31 @@ struct SimulatedDiskStateMachine: Sendable {
             self.isOff = true
             return .powerCut
         }
-        return self.fault(of: operation).map(Fate.failure) ?? .success
+        return self.fault(of: operation, on: place).map(Fate.failure) ?? .success
     }
 
-    private mutating func fault(of operation: DiskOperation) -> DiskFault? {
+    private mutating func fault(of operation: DiskOperation, on place: Place) -> DiskFault? {
+        guard !self.faults.isEmpty else { return nil }
+        let directory = self.directory(of: place)
         var result: DiskFault?
         for index in self.faults.indices.reversed() where self.faults[index].operation == operation {
+            guard self.faults[index].directory.map({ $0 == directory }) ?? true else { continue }
             self.faults[index].call -= 1
             guard self.faults[index].call <= 0 else { continue }
             result = self.faults[index]
             if !self.faults[index].isLasting { self.faults.remove(at: index) }
         }
+        if result != nil { self.failures += 1 }
         return result
+    }
+
+    private func directory(of place: Place) -> String {
+        switch place {
+        case .directory(let name): name
+        case .name(let name): SimulatedNames.directory(of: name)
+        case .file(let number):
+            self.names.files.first { $0.value == number }.map { SimulatedNames.directory(of: $0.key) } ?? ""
+        }
     }
 
     /// Ends a call that did what it does in memory.
@@ -88,7 +117,7 @@ struct SimulatedDiskStateMachine: Sendable {
     mutating func open(_ name: String, _ creation: FileCreation) throws(StalkError) -> Int {
         let file = self.names.files[name]
         let creates = file == nil && (creation == .new || creation == .ifMissing)
-        let fate = try self.begin(.open, isChange: creates)
+        let fate = try self.begin(.open, isChange: creates, on: .name(name))
         if case .failure(let fault) = fate { throw fault.error }
         try Self.check(name, "openat2")
         if self.names.directories.contains(name) { throw StalkError(systemCall: "openat2", path: name, errno: EISDIR) }
@@ -107,22 +136,22 @@ struct SimulatedDiskStateMachine: Sendable {
     }
 
     mutating func list(_ directory: String) throws(StalkError) -> [String] {
-        try self.end(self.begin(.list, isChange: false))
+        try self.end(self.begin(.list, isChange: false, on: .directory(directory)))
         return self.names.list(directory)
     }
 
     mutating func makeDirectory(_ name: String) throws(StalkError) {
-        let fate = try self.begin(.makeDirectory, isChange: true)
+        let fate = try self.begin(.makeDirectory, isChange: true, on: .name(name))
         if case .failure(let fault) = fate { throw fault.error }
         try Self.check(name, "mkdirat")
         if self.names.files[name] != nil { throw StalkError(systemCall: "mkdirat", path: name, errno: ENOTDIR) }
         if !self.names.directories.contains(name) { self.change(.makeDirectory(name)) }
         try self.end(fate)
-        self.makeNamesDurable(in: "")
+        if !self.lies.contains(.makeDirectory) { self.makeNamesDurable(in: "") }
     }
 
     mutating func rename(_ name: String, to newName: String) throws(StalkError) {
-        let fate = try self.begin(.rename, isChange: true)
+        let fate = try self.begin(.rename, isChange: true, on: .name(name))
         if case .failure(let fault) = fate { throw fault.error }
         try Self.check(name, "renameat")
         try Self.check(newName, "renameat")
@@ -134,7 +163,7 @@ struct SimulatedDiskStateMachine: Sendable {
     }
 
     mutating func remove(_ name: String) throws(StalkError) {
-        let fate = try self.begin(.remove, isChange: true)
+        let fate = try self.begin(.remove, isChange: true, on: .name(name))
         if case .failure(let fault) = fate { throw fault.error }
         try Self.check(name, "unlinkat")
         guard self.names.files[name] != nil else { throw StalkError(systemCall: "unlinkat", path: name, errno: ENOENT) }
@@ -143,11 +172,11 @@ struct SimulatedDiskStateMachine: Sendable {
     }
 
     mutating func syncDirectory(_ name: String) throws(StalkError) {
-        try self.end(self.begin(.syncDirectory, isChange: true))
+        try self.end(self.begin(.syncDirectory, isChange: true, on: .directory(name)))
         guard self.names.directories.contains(name) else {
             throw StalkError(systemCall: "openat2", path: name, errno: ENOENT)
         }
-        self.makeNamesDurable(in: name)
+        if !self.lies.contains(.syncDirectory) { self.makeNamesDurable(in: name) }
     }
 
     private static func check(_ name: String, _ call: String) throws(StalkError) {
@@ -162,7 +191,6 @@ struct SimulatedDiskStateMachine: Sendable {
     }
 
     private mutating func makeNamesDurable(in directory: String) {
-        guard !self.isLying else { return }
         for index in self.pendingChanges.indices {
             self.pendingChanges[index].unsynced.remove(directory)
             if self.pendingChanges[index].unsynced.isEmpty {
@@ -175,17 +203,17 @@ struct SimulatedDiskStateMachine: Sendable {
     // MARK: Files
 
     mutating func size(_ file: Int) throws(StalkError) -> Int {
-        try self.end(self.begin(.size, isChange: false))
+        try self.end(self.begin(.size, isChange: false, on: .file(file)))
         return self.files[file]?.size ?? 0
     }
 
     mutating func read(_ file: Int, at offset: Int, count: Int) throws(StalkError) -> [UInt8] {
-        try self.end(self.begin(.read, isChange: false))
+        try self.end(self.begin(.read, isChange: false, on: .file(file)))
         return self.files[file]?.read(at: offset, count: count) ?? []
     }
 
     mutating func write(_ file: Int, _ bytes: UnsafeRawBufferPointer, at offset: Int) throws(StalkError) {
-        let fate = try self.begin(.write, isChange: true)
+        let fate = try self.begin(.write, isChange: true, on: .file(file))
         var reached = bytes
         if case .failure(let fault) = fate {
             reached = UnsafeRawBufferPointer(rebasing: bytes.prefix(fault.reachedBytes))
@@ -195,23 +223,23 @@ struct SimulatedDiskStateMachine: Sendable {
     }
 
     mutating func sync(_ file: Int) throws(StalkError) {
-        let fate = try self.begin(.sync, isChange: true)
+        let fate = try self.begin(.sync, isChange: true, on: .file(file))
         if case .failure = fate { self.files[file]?.forgetDirtyPages() }
         try self.end(fate)
-        if !self.isLying { self.files[file]?.sync() }
+        if !self.lies.contains(.sync) { self.files[file]?.sync() }
     }
 
     mutating func fillWithZeros(_ file: Int, _ size: Int) throws(StalkError) {
-        let fate = try self.begin(.fillWithZeros, isChange: true)
+        let fate = try self.begin(.fillWithZeros, isChange: true, on: .file(file))
         var reached = size
         if case .failure(let fault) = fate { reached = min(size, fault.reachedBytes) }
         self.files[file]?.fillWithZeros(reached, serial: self.serial)
         try self.end(fate)
-        if !self.isLying { self.files[file]?.sync() }
+        if !self.lies.contains(.fillWithZeros) { self.files[file]?.sync() }
     }
 
     mutating func dropCache(_ file: Int) throws(StalkError) {
-        try self.end(self.begin(.dropCache, isChange: false))
+        try self.end(self.begin(.dropCache, isChange: false, on: .file(file)))
         self.files[file]?.dropCache()
     }
 
@@ -221,7 +249,7 @@ struct SimulatedDiskStateMachine: Sendable {
     func afterPowerCut(seed: UInt64) -> SimulatedDiskStateMachine {
         let serials = self.files.values.flatMap(\.unsyncedSerials) + self.pendingChanges.map(\.serial)
         var cut = PowerCut(seed: seed, serials: (serials.min() ?? 0)...(serials.max() ?? 0))
-        var result = SimulatedDiskStateMachine(isLying: self.isLying)
+        var result = SimulatedDiskStateMachine(lies: self.lies)
         var names = self.durableNames
         // Any change may be lost; one that was built on a lost change is lost with it.
         for pending in self.pendingChanges where cut.keeps(pending.serial) { names.apply(pending.change) }
@@ -240,6 +268,7 @@ struct SimulatedDiskStateMachine: Sendable {
         result.powerCutAt = nil
         result.isOff = false
         result.faults = []
+        result.failures = 0
         return result
     }
 
