@@ -34,7 +34,17 @@ struct DataFile: ~Copyable {
         guard status.st_mode & S_IFMT == S_IFREG else {
             throw StalkError(.notAStore, "\(path) is not a regular file; check the path.")
         }
+        try file.showWhatDiskHas()
         return try file.check(createIfMissing: createIfMissing)
+    }
+
+    /// Takes the meta pages out of memory, so that the disk's are read.
+    ///
+    /// After a sync that failed, memory can show a commit that the disk does not hold, and a later sync succeeds. Only the
+    /// meta pages can lie: they are written last, when all that they speak of is durable.
+    private borrowing func showWhatDiskHas() throws(StalkError) {
+        guard fdatasync(self.descriptor) == 0 else { throw .lmdb(errno, "sync \(self.path)") }
+        posix_fadvise(self.descriptor, 0, off_t(2 * sysconf(CInt(_SC_PAGESIZE))), POSIX_FADV_DONTNEED)
     }
 
     private init(path: String, descriptor: CInt, byteCount: Int) {
