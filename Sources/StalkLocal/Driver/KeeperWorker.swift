@@ -225,22 +225,20 @@ struct KeeperWorker: StoreWorker {
         }
         self.phase = .recycling(checkpoint, segments.dropFirst())
         let spares = self.core.look { $0.room.spares.count }
-        do throws(StalkError) {
+        let number = self.nextSegment
+        self.nextSegment += 1
+        // What stays behind is passed over as settled at the next opening, and removed then.
+        self.attempt { () throws(StalkError) in
             guard spares < self.worthKeeping(isIdle: checkpoint.isIdle),
                 try segment.file.size() == self.core.limits.segmentBytes
             else {
                 try self.core.directory.remove(Segment.path(segment.number))
                 return
             }
-            let number = self.nextSegment
-            self.nextSegment += 1
             try self.core.directory.rename(Segment.path(segment.number), to: Segment.path(number))
             try self.core.directory.sync(Segment.directory)
             let spare = Segment(number: number, file: segment.file)
             self.core.step { engine, now in engine.addSpare(spare, now: now) }
-        } catch {
-            // What stays behind is passed over as settled at the next opening, and removed then.
-            if error.code == .storageFailed { self.core.step { engine, _ in engine.fail(error) } }
         }
     }
 
@@ -248,7 +246,7 @@ struct KeeperWorker: StoreWorker {
         self.phase = .idle
         if checkpoint.isIdle { self.trimSpares(to: self.worthKeeping(isIdle: true)) }
         if self.core.directory.freeBytes ?? .max > 4 * Ballast.byteCount {
-            try? Ballast.make(in: self.core.directory)
+            self.attempt { () throws(StalkError) in try Ballast.make(in: self.core.directory) }
         }
         self.core.step { engine, _ in engine.noticeCheckpoint(.success(())) }
         if let error = checkpoint.lackOfRoom { self.refuseWhatWaitsForRoom(error) }
@@ -265,7 +263,18 @@ struct KeeperWorker: StoreWorker {
             engine.room.spares.removeLast(surplus.count)
             return surplus
         }
-        for segment in surplus { try? self.core.directory.remove(Segment.path(segment.number)) }
+        for segment in surplus {
+            self.attempt { () throws(StalkError) in try self.core.directory.remove(Segment.path(segment.number)) }
+        }
+    }
+
+    /// Does what the store can do without; but a disk that failed ends its work whatever the call was.
+    private func attempt(_ body: () throws(StalkError) -> Void) {
+        do throws(StalkError) {
+            try body()
+        } catch {
+            if error.code == .storageFailed { self.core.step { engine, _ in engine.fail(error) } }
+        }
     }
 }
 

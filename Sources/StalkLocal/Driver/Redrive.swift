@@ -29,45 +29,50 @@ struct Redrive: Sendable {
     /// - Returns: How many, and where to go on; `nil` at the end of the pass.
     func step(_ start: RedriveStart, limit: Int) throws(StalkError) -> (count: Int, next: RedriveStart?) {
         while true {
-            let (epoch, resident) = self.core.look { engine in
-                (engine.epoch, Set(engine.overlay(of: self.queue).keys))
-            }
-            var sequences: [UInt64] = []
-            var found: [SettledMessage] = []
-            var next: RedriveStart?
-            if start.pass == .inMemory {
-                sequences = self.core.look { engine in
-                    resident.filter { engine.entries[$0]?.queue == self.queue && engine.isRedrivable($0) }
-                }.sorted().prefix(limit).map(\.self)
-                next = sequences.count == limit ? start : nil
-            } else {
-                (found, next) = try self.settled(start, limit: limit, resident)
-                sequences = found.map(\.standing.key.sequence)
-            }
-            let redrivable = sequences
-            let messages = found
-            let outcome = self.core.step { engine, now in
-                engine.redrive(redrivable, found: messages, epoch: epoch, now: now)
-            }
-            if let count = try outcome.get() { return (count, next) }
+            if let done = try self.attempt(start, limit: limit) { return done }
             // What the log gathered is on its way, or the keeper prepares a segment: the next try finds room.
             DedicatedThread.yield()
         }
     }
 
+    /// Tries it once; `nil` when memory has forgotten something meanwhile, or the log has no room yet.
+    func attempt(_ start: RedriveStart, limit: Int) throws(StalkError) -> (count: Int, next: RedriveStart?)? {
+        let (epoch, resident) = self.core.look { engine in
+            (engine.epoch, Set(engine.overlay(of: self.queue).keys))
+        }
+        var sequences: [UInt64] = []
+        var found: [SettledMessage] = []
+        var next: RedriveStart?
+        if start.pass == .inMemory {
+            sequences = self.core.look { engine in
+                resident.filter { engine.entries[$0]?.queue == self.queue && engine.isRedrivable($0) }
+            }.sorted().prefix(limit).map(\.self)
+            next = sequences.count == limit ? start : nil
+        } else {
+            (found, next) = try self.settled(start, limit: limit, resident)
+            sequences = found.map(\.standing.key.sequence)
+        }
+        let redrivable = sequences
+        let messages = found
+        let outcome = self.core.step { engine, now in
+            engine.redrive(redrivable, found: messages, epoch: epoch, now: now)
+        }
+        return try outcome.get().map { ($0, next) }
+    }
+
     /// How many messages there are to send back; blocks.
     func count() throws(StalkError) -> Int {
         while true {
-            let (epoch, overlay, inMemory) = self.core.look { engine in
+            let (epoch, overlay, inMemory, released) = self.core.look { engine in
                 let overlay = engine.overlay(of: self.queue)
                 let count = overlay.values.count { $0.queue == self.queue && engine.isRedrivable($0.sequence) }
-                return (engine.epoch, Set(overlay.keys), count)
+                return (engine.epoch, Set(overlay.keys), count, engine.meta.releasedThrough)
             }
             var settled = 0
             for isDead in [true, false] {
                 var keys: [OrderKey] = []
-                try self.core.tables.forEachPlace(of: self.queue, isDead: isDead) { key, _ in
-                    keys.append(key)
+                try self.core.tables.forEachPlace(of: self.queue, isDead: isDead) { key, isScheduled in
+                    if !isScheduled || key.scheduleKey <= released { keys.append(key) }
                     return true
                 }
                 for key in keys where !overlay.contains(key.sequence) {

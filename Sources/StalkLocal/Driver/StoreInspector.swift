@@ -66,11 +66,16 @@ struct StoreInspector: Sendable {
     func peek(_ queue: QueueName, state: MessageState, max: Int) async throws -> [StoredMessage] {
         let number = try self.number(of: queue)
         return try await onOwnThread("stalk-look") { () throws(StalkError) in
-            try self.consistently { engine in
-                (engine.overlay(of: number), engine.meta.releasedThrough)
-            } read: { overlay, released throws(StalkError) in
-                try self.peek(number, state: state, max: max, overlay, released)
-            }
+            try self.messages(of: number, state: state, max: max)
+        }
+    }
+
+    /// The messages of a queue in one state; blocks.
+    func messages(of number: UInt32, state: MessageState, max: Int) throws(StalkError) -> [StoredMessage] {
+        try self.consistently { engine in
+            (engine.overlay(of: number), engine.meta.releasedThrough)
+        } read: { overlay, released throws(StalkError) in
+            try self.peek(number, state: state, max: max, overlay, released)
         }
     }
 

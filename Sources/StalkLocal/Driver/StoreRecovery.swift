@@ -123,6 +123,8 @@ struct StoreRecovery {
         if try self.directory.list(Segment.directory).isEmpty {
             _ = try Segment.make(1, self.options.segmentBytes, in: self.directory)
         }
+        // A segment may be there from a making that was cut short, before its name was durable.
+        try self.directory.sync(Segment.directory)
         try StoreMarker(store: meta.store).write(in: self.directory)
         return (tables, meta)
     }

@@ -78,6 +78,7 @@ extension Engine {
         meta.storeTime = now.milliseconds
         let sequences = self.dirty
         self.dirty = []
+        for sequence in sequences { self.releaseIfOvertaken(sequence) }
         let changes = sequences.compactMap { self.freeze($0) }
         let queues = self.queues.numbers.compactMap { number -> SettledQueue? in
             guard self.queues[number].isDirty else { return nil }
@@ -85,6 +86,17 @@ extension Engine {
             return self.queues[number].settled
         }
         return SettleBatch(meta: meta, changes: changes, queues: queues)
+    }
+
+    /// A message that is on its way to the disk, and that LMDB will hold as released since everything due by then was, must be
+    /// ready when it is visible.
+    private mutating func releaseIfOvertaken(_ sequence: UInt64) {
+        guard let entry = self.entries[sequence], entry.status == .staged, entry.standing.isScheduled,
+            entry.key.scheduleKey <= self.meta.releasedThrough
+        else { return }
+        self.queues[entry.queue].count(entry, as: .staged, by: -1)
+        self.entries[sequence]?.standing.isScheduled = false
+        if let released = self.entries[sequence] { self.queues[entry.queue].count(released, as: .staged, by: 1) }
     }
 
     private mutating func freeze(_ sequence: UInt64) -> SettleChange? {

@@ -86,7 +86,7 @@ extension Engine {
             return (self.roomFailure.map { .failure($0) } ?? .success(nil), actions)
         }
         for message in found where self.entries[message.standing.key.sequence] == nil {
-            self.addForReplay(message, now: now)
+            if self.isRedrivable(message.standing) { self.addForReplay(message, now: now) }
         }
         let redrivable = sequences.filter { self.isRedrivable($0) }
         guard !redrivable.isEmpty else { return (.success(0), actions) }
@@ -95,6 +95,13 @@ extension Engine {
         for sequence in redrivable { self.apply(redrive: sequence, dueAt: self.lastReadyAt, now: now, &actions) }
         actions.wakesLog = true
         return (.success(redrivable.count), actions)
+    }
+
+    /// The same of a message that LMDB holds; one that is not released as a whole yet has to wait for that.
+    private func isRedrivable(_ standing: MessageStanding) -> Bool {
+        if standing.isDead { return true }
+        return standing.diedIn != 0
+            && (!standing.isScheduled || standing.key.scheduleKey <= self.meta.releasedThrough)
     }
 
     func isRedrivable(_ sequence: UInt64) -> Bool {
@@ -111,7 +118,10 @@ extension Engine {
 
     /// What memory says of the messages of a queue; it overrides what LMDB says.
     func overlay(of number: UInt32) -> [UInt64: Entry] {
-        self.entries.filter { $0.value.queue == number || $0.value.settled?.queue == number }
+        self.entries.filter { entry in
+            // What a checkpoint writes at this moment may stand in LMDB where it was.
+            entry.value.queue == number || entry.value.settled?.queue == number || entry.value.isSettling
+        }
     }
 
     /// The figures of a queue; its oldest age is still to be found.

@@ -121,11 +121,13 @@ extension Engine {
 
     /// Lets a published message be ready, or wait for its time.
     mutating func makeVisible(_ entry: Entry, now: Moment, _ actions: inout Actions) {
-        if entry.standing.isScheduled {
+        // What fell due while it was on its way to the disk is released like everything else that was due by then.
+        if entry.standing.isScheduled, entry.key.scheduleKey > self.meta.releasedThrough {
             self.setStatus(.delayed, of: entry.sequence)
             self.startDelay(of: entry.sequence, &actions)
         } else {
             self.setStatus(.ready, of: entry.sequence)
+            self.entries[entry.sequence]?.standing.isScheduled = false
             self.enqueueReady(entry.sequence)
         }
     }

@@ -69,7 +69,9 @@ extension Engine {
         case .retry(let record):
             guard try self.isAlive(record.sequence) else { break }
             self.makeReadyForReplay(record.sequence)
-            self.apply(record, isScheduled: true, &actions)
+            // One without a delay was ready at once; when everything due by then is released, so is it.
+            let key = ScheduleKey(dueAt: record.dueAt, sequence: record.sequence)
+            self.apply(record, isScheduled: key > self.meta.releasedThrough, &actions)
         case .deadLetter(let record):
             guard try self.isAlive(record.sequence) else { break }
             guard record.target == 0 || self.queues.contains(record.target) else {
@@ -80,13 +82,14 @@ extension Engine {
         case .redrive(let dueAt, let sequences):
             for sequence in sequences {
                 guard try self.isAlive(sequence) else { continue }
+                self.makeReadyForReplay(sequence)
                 self.apply(redrive: sequence, dueAt: dueAt, now: now, &actions)
             }
         }
         self.freedQueues = []
     }
 
-    /// A message that the log handed out had been released, whatever its delay.
+    /// A message that the log handed out or moved had been released, whatever its delay.
     private mutating func makeReadyForReplay(_ sequence: UInt64) {
         guard let entry = self.entries[sequence], entry.status == .delayed else { return }
         if let timer = entry.timer { self.wheel.cancel(timer) }

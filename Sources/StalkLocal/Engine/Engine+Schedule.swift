@@ -59,7 +59,15 @@ extension Engine {
         let isCaughtUp = isDue && budget == 0 ? false : self.wheel.advance(to: tick, limit: max(budget, 1), into: &due)
         self.releaseBudget.spend(due.count)
         for timer in due { self.fire(timer, &actions) }
-        if isCaughtUp { self.noteReleased(through: tick, &actions) }
+        if isCaughtUp {
+            self.noteReleased(through: tick, &actions)
+        } else {
+            // What LMDB calls released is not that far: those must be taken out of the schedule there one by one.
+            for timer in due where timer.tag & TimerKind.mask == TimerKind.due.rawValue {
+                guard let entry = self.entries[timer.key] else { continue }
+                if entry.isSettling || entry.settled?.isScheduled ?? false { self.markDirty(timer.key) }
+            }
+        }
         self.serveFreedQueues(now: now, &actions)
         var plan = SchedulePlan(windows: self.takeWindowLoads())
         plan.feed = self.feedIfWanted(tick: tick, limit: budget)
@@ -112,6 +120,9 @@ extension Engine {
         self.queues[queue].delayed -= 1
         self.queues[queue].ready += 1
         self.queues[queue].isDirty = true
+        // The rate is bounded, so a checkpoint may come between this one and the rest of those that are due.
+        self.queues[queue].releasedAhead += 1
+        self.queuesReleasedAhead.insert(queue)
         let key = OrderKey(priority: 0, dueAt: timer.deadline, sequence: 0)
         self.queues[queue].lowerScan(to: key)
         self.freedQueues.insert(queue)
@@ -119,6 +130,11 @@ extension Engine {
 
     /// Everything of the schedule that was due by now, and was in the wheel, is released.
     private mutating func noteReleased(through tick: Int64, _ actions: inout Actions) {
+        for number in self.queuesReleasedAhead {
+            self.queues[number].releasedAhead = 0
+            self.queues[number].isDirty = true
+        }
+        self.queuesReleasedAhead = []
         let released = min(ScheduleKey(dueAt: tick, sequence: .max), self.fedThrough)
         guard released > self.meta.releasedThrough else { return }
         self.meta.releasedThrough = released

@@ -65,6 +65,8 @@ struct Engine {
     var wantedWindows: Set<UInt32> = []
     /// Queues whose next message waits for the schedule's release.
     var heldQueues: Set<UInt32> = []
+    /// Queues some of whose due messages were released, while others wait for the bounded rate.
+    var queuesReleasedAhead: Set<UInt32> = []
     /// Why publishing has no room: the disk was full when the keeper asked for another segment.
     var roomFailure: StalkError?
 

@@ -20,6 +20,8 @@ struct QueueState {
     /// Messages whose records are on the way to the disk, ready ones and delayed ones.
     var stagedReady = 0
     var stagedDelayed = 0
+    /// Released messages that stand in the schedule of LMDB behind what it calls released: for LMDB they are delayed.
+    var releasedAhead = 0
     /// The size of the bodies as published, in bytes.
     var bytes = 0
 
@@ -69,8 +71,8 @@ struct QueueState {
         SettledQueue(
             number: self.number,
             name: self.name,
-            ready: self.ready + self.leased + self.stagedReady,
-            delayed: self.delayed + self.stagedDelayed,
+            ready: self.ready + self.leased + self.stagedReady - self.releasedAhead,
+            delayed: self.delayed + self.stagedDelayed + self.releasedAhead,
             dead: self.dead,
             bytes: self.bytes
         )
