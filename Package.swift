@@ -83,6 +83,12 @@ let package = Package(
             ]
         ),
         .testTarget(
+            name: "StalkSimulationTests",
+            dependencies: [
+                "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkPlatform", "StalkTesting",
+            ]
+        ),
+        .testTarget(
             name: "StalkWorkerTests",
             dependencies: [
                 "StalkCore", "StalkTesting", "StalkWorker",
