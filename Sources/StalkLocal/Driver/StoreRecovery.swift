@@ -200,6 +200,7 @@ struct StoreRecovery {
         var next = summary.lastSegment + 1
         var retired: [Segment] = []
         var spares: [Segment] = []
+        var superfluous: [UInt64] = []
         for name in try self.directory.list(Segment.directory) {
             guard let number = Segment.number(inName: name) else { continue }
             let file = try self.directory.open(Segment.path(number), .existing)
@@ -210,9 +211,11 @@ struct StoreRecovery {
                 spares.append(Segment(number: next, file: file))
                 next += 1
             } else {
-                try self.directory.remove(Segment.path(number))
+                superfluous.append(number)
             }
         }
+        // One stays until there is another: a log without any segment is taken for lost.
+        for number in superfluous.dropFirst() { try self.directory.remove(Segment.path(number)) }
         try self.directory.sync(Segment.directory)
         while spares.count < 3 {
             do throws(StalkError) {
@@ -225,6 +228,7 @@ struct StoreRecovery {
             }
             next += 1
         }
+        for number in superfluous.prefix(1) { try self.directory.remove(Segment.path(number)) }
         return OpenedSegments(
             active: spares.removeFirst(),
             offset: 0,
