@@ -272,18 +272,16 @@ struct StoreModel {
             let state = found[number].map { Self.state(of: $0) } ?? .missing
             let item = self.items[number]
             let possible = item.possible(sparing: certainty)
-            // Only what nothing else explains is put down to a delivery that nobody was told of.
+            // Only what nothing else explains is put down to deliveries that nobody was told of.
+            let open = openTakes[state.queue] ?? 0
             let match =
-                possible.first { Self.matches($0.state, state, isTakenOnceMore: false) }
-                ?? possible.first { candidate in
-                    guard let open = openTakes[state.queue], open > 0 else { return false }
-                    guard Self.matches(candidate.state, state, isTakenOnceMore: true) else { return false }
-                    openTakes[state.queue] = open - 1
-                    return true
-                }
-            guard let match = match?.facts else {
+                possible.first { Self.untoldTakes($0.state, state) == 0 }
+                ?? possible.first { Self.untoldTakes($0.state, state).map { (1...max(open, 1)) ~= $0 } ?? false }
+            let untold = match.flatMap { Self.untoldTakes($0.state, state) } ?? 0
+            guard let match = match?.facts, untold <= open else {
                 throw Violation("\(number) is \(state), must be one of \(possible.map(\.state)): \(item.facts)")
             }
+            if untold > 0 { openTakes[state.queue] = open - untold }
             for (index, fact) in item.facts.enumerated() where !fact.published.isEmpty {
                 happened.append((number, fact.published, index < match))
             }
@@ -307,14 +305,16 @@ struct StoreModel {
         return ItemState(queue: message.queue.rawValue, place: place, attempts: message.attempts)
     }
 
-    private static func matches(_ expected: ItemState, _ found: ItemState, isTakenOnceMore: Bool) -> Bool {
+    /// How many deliveries more than expected were counted; `nil` when the states differ in anything else.
+    private static func untoldTakes(_ expected: ItemState, _ found: ItemState) -> Int? {
         switch (expected.place, found.place) {
-        case (.nowhere, .nowhere): return !isTakenOnceMore
+        case (.nowhere, .nowhere): return 0
         case (.dead, .dead): break
         // When exactly it is due depends on when the engine was asked, and what was handed out is due no more.
         case (.alive, .alive): break
-        default: return false
+        default: return nil
         }
-        return expected.queue == found.queue && found.attempts == expected.attempts + (isTakenOnceMore ? 1 : 0)
+        guard expected.queue == found.queue, found.attempts >= expected.attempts else { return nil }
+        return found.attempts - expected.attempts
     }
 }
