@@ -9,6 +9,7 @@ public final class RealDirectory: StorageDirectory {
     /// The path that it was opened by.
     public let path: String
     private let descriptor: Descriptor
+    private let counters = ActivityCounters()
 
     /// Opens a directory.
     ///
@@ -82,7 +83,8 @@ public final class RealDirectory: StorageDirectory {
                 mode: 0o600,
                 shown: shown
             ),
-            path: shown
+            path: shown,
+            counters: self.counters
         )
     }
 
@@ -171,7 +173,11 @@ public final class RealDirectory: StorageDirectory {
         guard retryingInterrupts({ fsync(directory.number) }) == 0 else {
             throw StalkError(systemCall: "fsync", path: shown, errno: errno)
         }
+        self.counters.noteSync()
     }
+
+    /// What was asked of the disk through this directory since it was opened.
+    public var activity: FileActivity { self.counters.activity }
 
     /// Takes the store's lock, which the system gives back when the process ends, however it ends.
     ///

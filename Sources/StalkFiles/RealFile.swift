@@ -7,10 +7,12 @@ internal import StalkCore
 final class RealFile: StorageFile {
     private let descriptor: Descriptor
     private let path: String
+    private let counters: ActivityCounters
 
-    init(descriptor: consuming Descriptor, path: String) {
+    init(descriptor: consuming Descriptor, path: String, counters: ActivityCounters) {
         self.descriptor = descriptor
         self.path = path
+        self.counters = counters
     }
 
     func size() throws(StalkError) -> Int {
@@ -55,12 +57,14 @@ final class RealFile: StorageFile {
             guard result > 0 else { throw self.failed("pwrite") }
             written += result
         }
+        self.counters.noteWritten(written)
     }
 
     func sync() throws(StalkError) {
         guard retryingInterrupts({ CStalkSystem_fdatasync(self.descriptor.number) }) == 0 else {
             throw self.failed("fdatasync")
         }
+        self.counters.noteSync()
     }
 
     func fillWithZeros(_ size: Int) throws(StalkError) {
@@ -75,6 +79,7 @@ final class RealFile: StorageFile {
             offset += zeros.count
         }
         guard retryingInterrupts({ fsync(self.descriptor.number) }) == 0 else { throw self.failed("fsync") }
+        self.counters.noteSync()
     }
 
     func dropCache() throws(StalkError) {

@@ -14,6 +14,9 @@ public protocol StorageDirectory: Sendable {
     /// Free bytes on the file system; `nil` when nobody knows.
     var freeBytes: Int? { get }
 
+    /// What was asked of the disk through this directory since it was opened; zeros where nobody counts.
+    var activity: FileActivity { get }
+
     /// Opens a file.
     ///
     /// - Parameters:
@@ -35,6 +38,11 @@ public protocol StorageDirectory: Sendable {
 
     /// Makes the names in a subdirectory (or in the directory itself, for an empty text) durable.
     func sync(_ subdirectory: String) throws(StalkError)
+}
+
+extension StorageDirectory {
+    /// Zeros: nobody counts.
+    public var activity: FileActivity { FileActivity(syncs: 0, bytesWritten: 0) }
 }
 
 /// Whether opening a file may make it.

@@ -135,6 +135,11 @@ package final class Environment: @unchecked Sendable {
         (try? self.withHandle { handle throws(StalkError) in handle.fileBytes }) ?? 0
     }
 
+    /// How many transactions that changed something were committed in the life of the file; 0 after ``close()``.
+    package var commitCount: UInt64 {
+        (try? self.withHandle { handle throws(StalkError) in handle.commitCount }) ?? 0
+    }
+
     /// Frees the reader slots that processes left behind when they died, which keep pages from being reused.
     ///
     /// - Returns: How many were freed.

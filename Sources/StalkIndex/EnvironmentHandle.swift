@@ -62,6 +62,13 @@ final class EnvironmentHandle {
         return info.me_mapsize
     }
 
+    /// How many transactions that changed something were committed in the life of the file.
+    var commitCount: UInt64 {
+        var info = MDB_envinfo()
+        mdb_env_info(self.pointer, &info)
+        return UInt64(info.me_last_txnid)
+    }
+
     /// False once ``replaceMap(_:)`` has failed for good: then only closing is left.
     private(set) var hasMap = true
 

@@ -17,8 +17,16 @@ package protocol Index: AnyObject, Sendable {
     /// The bytes that the tables take on the disk; 0 after ``close()``.
     var fileBytes: Int { get }
 
+    /// How many transactions that changed something were committed in the life of the file; 0 where nobody counts.
+    var commitCount: UInt64 { get }
+
     /// Ends the work; later calls throw ``StalkError/Code/closed``.
     func close()
+}
+
+extension Index {
+    /// Zero: nobody counts.
+    package var commitCount: UInt64 { 0 }
 }
 
 extension Environment: Index {}

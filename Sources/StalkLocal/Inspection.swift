@@ -87,6 +87,28 @@ public struct StoreStats: Hashable, Sendable {
     public var owner: Int32
     /// Values whose checksum failed and that were set aside since the store was opened.
     public var setAside: Int
+    /// What the store asked of the disk.
+    public var activity: StoreActivity
+}
+
+/// What a store asked of the disk; differences between two readings tell what some work cost.
+public struct StoreActivity: Hashable, Sendable {
+    /// Group commits written to the log in the store's life.
+    public var frames: Int
+    /// Transactions committed to LMDB in the store's life; each syncs twice.
+    public var lmdbCommits: Int
+    /// Syncs of the log and of directories since the store was opened.
+    public var syncs: Int
+    /// Bytes written to the log since the store was opened, prepared segments included.
+    public var logBytesWritten: Int
+
+    /// States what a store asked of the disk; stores do this.
+    public init(frames: Int, lmdbCommits: Int, syncs: Int, logBytesWritten: Int) {
+        self.frames = frames
+        self.lmdbCommits = lmdbCommits
+        self.syncs = syncs
+        self.logBytesWritten = logBytesWritten
+    }
 }
 
 /// What opening a store found and mended.

@@ -102,7 +102,8 @@ struct OutputTests {
             lmdbBytes: 4096,
             checkpointLag: 512,
             owner: 77,
-            setAside: 0
+            setAside: 0,
+            activity: StoreActivity(frames: 9, lmdbCommits: 2, syncs: 8, logBytesWritten: 1 << 24)
         )
         let json = String(decoding: StatsCommand.json(stats).line, as: UTF8.self)
         #expect(

@@ -1,6 +1,7 @@
 // Looking into a store: memory and LMDB read together, so that they can't contradict each other.
 
 internal import StalkCore
+internal import StalkFiles
 internal import StalkIndex
 
 /// Reads what is in a store without taking it.
@@ -140,7 +141,8 @@ struct StoreInspector: Sendable {
                     lmdbBytes: 0,
                     checkpointLag: engine.bytesSinceCheckpoint,
                     owner: owner,
-                    setAside: engine.setAside.count
+                    setAside: engine.setAside.count,
+                    activity: self.activity(frames: engine.writtenThrough)
                 )
             }
             stats.lmdbBytes = self.core.tables.index.fileBytes
@@ -151,6 +153,16 @@ struct StoreInspector: Sendable {
             stats.queues.sort { $0.name < $1.name }
             return stats
         }
+    }
+
+    private func activity(frames: UInt64) -> StoreActivity {
+        let disk = self.core.directory.activity
+        return StoreActivity(
+            frames: Int(frames),
+            lmdbCommits: Int(self.core.tables.index.commitCount),
+            syncs: disk.syncs,
+            logBytesWritten: disk.bytesWritten
+        )
     }
 
     /// The message that is first in line in each queue that has a ready one.
