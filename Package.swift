@@ -60,7 +60,7 @@ let package = Package(
         .target(
             name: "StalkCLI",
             dependencies: [
-                "StalkCore", "StalkLocal", "StalkWorker",
+                "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkPlatform", "StalkWorker",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
@@ -103,7 +103,7 @@ let package = Package(
         .testTarget(
             name: "StalkCLITests",
             dependencies: [
-                "StalkCLI", "StalkTool",
+                "StalkCLI", "StalkCore", "StalkFiles", "StalkLog", "StalkTool",
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),

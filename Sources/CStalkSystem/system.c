@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -97,3 +98,5 @@ void CStalkSystem_ignoreFileSizeSignal(void) {
     // A handler that the program installed itself stays.
     if (sigaction(SIGXFSZ, NULL, &now) == 0 && now.sa_handler == SIG_DFL) signal(SIGXFSZ, SIG_IGN);
 }
+
+void CStalkSystem_returnFreeMemory(void) { malloc_trim(0); }

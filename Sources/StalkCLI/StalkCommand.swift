@@ -23,7 +23,7 @@ struct StalkCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
-            RedriveCommand.self, VerifyCommand.self,
+            RedriveCommand.self, VerifyCommand.self, BenchCommand.self,
         ]
     )
 

@@ -24,7 +24,7 @@ struct UsageTests {
     @Test("Help names every command and every exit code")
     func helpIsWhole() async throws {
         let text = try await Tool.run("--help").text
-        for command in ["put", "get", "work", "stats", "peek", "show", "redrive", "verify"] {
+        for command in ["put", "get", "work", "stats", "peek", "show", "redrive", "verify", "bench"] {
             #expect(text.contains("\n  \(command) "))
         }
         #expect(text.split(separator: "\n").allSatisfy { $0.count <= 80 })

@@ -56,6 +56,9 @@ int64_t CStalkSystem_wallMilliseconds(void);
 // Names the calling thread, for ps and debuggers; at most 15 bytes are kept.
 void CStalkSystem_nameThread(const char *name);
 
+// malloc_trim(3): gives memory that is free back to the system. Not in the Glibc module map.
+void CStalkSystem_returnFreeMemory(void);
+
 // Lets a write over RLIMIT_FSIZE return EFBIG instead of killing the process by SIGXFSZ.
 void CStalkSystem_ignoreFileSizeSignal(void);
 

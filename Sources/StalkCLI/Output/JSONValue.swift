@@ -8,6 +8,8 @@ enum JSONValue: Hashable {
     case null
     case bool(Bool)
     case integer(Int64)
+    /// A number with so many decimals.
+    case decimal(Double, places: Int)
     case string(String)
     case array([JSONValue])
     case object([Member])
@@ -37,6 +39,7 @@ enum JSONValue: Hashable {
         case .null: bytes += "null".utf8
         case .bool(let value): bytes += (value ? "true" : "false").utf8
         case .integer(let value): bytes += String(value).utf8
+        case .decimal(let value, let places): bytes += decimalText(value, places: places).utf8
         case .string(let text): Self.append(text, to: &bytes)
         case .array(let values):
             Self.append(values, between: ("[", "]"), to: &bytes) { value, bytes in value.append(to: &bytes) }

@@ -1,10 +1,7 @@
 // Plain text for a person: tables, times, counts, and bytes that can't harm a terminal.
 
 internal import StalkCore
-
-#if canImport(Glibc)
-    internal import Glibc
-#endif
+internal import StalkPlatform
 
 /// A table of columns that line up; the last column may be ragged.
 struct TextTable {
@@ -94,9 +91,5 @@ func printable(_ text: String, keepingNewlines: Bool) -> String {
 
 extension Timestamp {
     /// What the wall clock shows.
-    static var now: Timestamp {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Timestamp(millisecondsSince1970: Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000)
-    }
+    static var now: Timestamp { SystemStoreClock().wallTime() }
 }
