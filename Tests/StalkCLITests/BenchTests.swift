@@ -50,6 +50,30 @@ struct BenchTests {
         }
     }
 
+    @Test("Measures a backlog and a schedule, and leaves nothing behind")
+    func backlogAndSchedule() async throws {
+        try await withTemporaryDirectory { directory in
+            let outcome = try await Tool.run(
+                ["bench", "--json", "--time", "50ms", "--backlog", "2000", "--scheduled", "2000"],
+                store: directory + "/store"
+            )
+            #expect(outcome.status == .exited(0), "\(outcome.errors)")
+            let report = try #require(
+                try JSONSerialization.jsonObject(with: Data(outcome.output)) as? [String: [String: Any]]
+            )
+            let backlog = try #require(report["backlog"])
+            for key in ["fillPerSecond", "lmdbBytes", "openedCleanSeconds", "openedKilledSeconds", "replayedRecords"] {
+                #expect(try #require(backlog[key] as? NSNumber).doubleValue > 0, "\(key)")
+            }
+            for key in ["quiet", "burst"] {
+                let lateness = try #require(report["scheduled"]?[key] as? [String: Any])
+                #expect(try #require(lateness["messages"] as? Int) > 0)
+                #expect(lateness["early"] as? Int == 0)
+            }
+            #expect(try FileManager.default.contentsOfDirectory(atPath: directory) == [])
+        }
+    }
+
     @Test("A run that there is not is refused, naming those there are")
     func unknownRun() async throws {
         let outcome = try await Tool.run("bench", "--only", "fastest")

@@ -68,11 +68,6 @@ enum Tool {
     }
 }
 
-/// Makes a value of a type that is written as a string literal.
-func literal<Value: ExpressibleByStringLiteral>(_ text: String) -> Value where Value.StringLiteralType == String {
-    Value(stringLiteral: text)
-}
-
 extension Message {
     var text: String { String(decoding: self.body, as: UTF8.self) }
 }

@@ -54,7 +54,11 @@ struct BenchBodies: Sendable {
             let kept = stride(from: 0, to: records.count, by: step).prefix(atMost).map { records[$0] }
             return BenchBodies(name: "records", origin: origin, bodies: kept)
         }
-        return BenchBodies(
+        return .madeUp()
+    }
+
+    static func madeUp() -> BenchBodies {
+        BenchBodies(
             name: "records",
             origin: "made-up package records: no package database was found here",
             bodies: Self.madeUpRecords(4096)

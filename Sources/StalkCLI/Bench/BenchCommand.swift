@@ -40,7 +40,10 @@ struct BenchCommand: AsyncParsableCommand {
               CPU/MSG     processor time, callers included
               MEMORY      anonymous resident memory at the end of the run, less what there was before the store was opened
 
+            With --backlog or --scheduled, only that is measured. Both need room on the disk and some minutes for millions.
+
               stalk bench --only single --store /mnt/other-disk
+              stalk bench --backlog 10000000
             """
     )
 
@@ -57,6 +60,28 @@ struct BenchCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("Only this run; may be given several times.", valueName: "name"))
     var only: [String] = []
+
+    @Option(
+        help: ArgumentHelp(
+            "Publish this many records first, and compare rates, memory, disk and opening with a short queue.",
+            valueName: "count"
+        ),
+        transform: { try parseCount($0, atLeast: 1000) }
+    )
+    var backlog: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Schedule this many records over an hour, and measure memory and punctuality.",
+            valueName: "count"
+        ),
+        transform: { try parseCount($0, atLeast: 1000) }
+    )
+    var scheduled: Int?
+
+    /// What a child process does to be killed: see ``BacklogBench``.
+    @Flag(help: .hidden)
+    var publishUntilKilled = false
 
     @Option(help: "Only these bodies: 'random' or 'records'.")
     var bodies: BodiesOption?
@@ -76,14 +101,38 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         let path = try self.storeOptions.path()
+        if self.publishUntilKilled { return try await BacklogBench.publishUntilKilled(path) }
         let report = try await cancelledBySignals { [self] in
-            try await withBenchDirectory(inside: path) { directory in try await self.measure(in: directory) }
+            try await withBenchDirectory(inside: path) { directory in
+                try directory.checkFitness()
+                let isDeep = self.backlog != nil || self.scheduled != nil
+                return isDeep ? try await self.measureDeep(in: directory) : try await self.measure(in: directory)
+            }
         }
         try await OutputStream.standardOutput.write(self.json ? report.json.line : Array(report.text.utf8))
     }
 
-    private func measure(in directory: RealDirectory) async throws -> BenchReport {
-        try directory.checkFitness()
+    private func measureDeep(in directory: RealDirectory) async throws -> (json: JSONValue, text: String) {
+        let bodies = self.bodies == .random ? BenchBodies.random() : await .records()
+        let progress = SharedProgress("measured")
+        defer { progress.end() }
+        var (members, text) = ([JSONValue.Member](), "")
+        if let depth = self.backlog {
+            let bench = BacklogBench(depth: depth, time: self.time, bodies: bodies, directory: directory)
+            let outcome = try await bench.measure(progress)
+            members.append(.init("backlog", outcome.json))
+            text += outcome.text
+        }
+        if let count = self.scheduled {
+            let bench = ScheduleBench(count: count, time: self.time, bodies: bodies, directory: directory)
+            let outcome = try await bench.measure(progress)
+            members.append(.init("scheduled", outcome.json))
+            text += outcome.text
+        }
+        return (.object(members), text)
+    }
+
+    private func measure(in directory: RealDirectory) async throws -> (json: JSONValue, text: String) {
         var kinds: [BenchBodies] = []
         if self.bodies != .records { kinds.append(.random()) }
         if self.bodies != .random { kinds.append(await .records()) }
@@ -99,6 +148,6 @@ struct BenchCommand: AsyncParsableCommand {
                 report.results.append(try await run.measure(bodies, in: directory, for: self.time))
             }
         }
-        return report
+        return (report.json, report.text)
     }
 }

@@ -41,6 +41,7 @@ struct BenchRun: Sendable {
             let messages = (first..<first + batch).map { Message(bodies[$0]) }
             for result in try await queue.publish(messages, durability: durability) { _ = try result.get() }
             if work == .wholeLife { try await queue.takeAndAcknowledge(batch) }
+            return batch
         }
     }
 
@@ -48,9 +49,11 @@ struct BenchRun: Sendable {
         let (batch, work) = (self.batch, self.work)
         return Load(callers: self.callers, batch: batch) { first in
             let sequences = try await log.publish((first..<first + batch).map { bodies[$0] })
-            guard work == .wholeLife else { return }
-            try await log.take(sequences)
-            try await log.acknowledge(sequences)
+            if work == .wholeLife {
+                try await log.take(sequences)
+                try await log.acknowledge(sequences)
+            }
+            return batch
         }
     }
 
@@ -140,13 +143,22 @@ extension LocalQueue {
     func takeAndAcknowledge(_ count: Int) async throws {
         var left = count
         while left > 0 {
-            let deliveries = try await self.take(TakeRequest(max: left, wait: .seconds(10)))
-            guard !deliveries.isEmpty else {
+            let done = try await self.takeAndAcknowledge(upTo: left, wait: .seconds(10))
+            guard done > 0 else {
                 throw StalkError(.interrupted, "A message that was published did not come within ten seconds.")
             }
-            let completions = deliveries.map { Completion($0.receipt, .acknowledge) }
-            for result in try await self.finish(completions) { try result.get() }
-            left -= deliveries.count
+            left -= done
         }
+    }
+
+    /// Takes what is ready and acknowledges it.
+    ///
+    /// - Returns: How many messages that were.
+    func takeAndAcknowledge(upTo most: Int, wait: Duration) async throws -> Int {
+        let deliveries = try await self.take(TakeRequest(max: most, wait: wait))
+        guard !deliveries.isEmpty else { return 0 }
+        let completions = deliveries.map { Completion($0.receipt, .acknowledge) }
+        for result in try await self.finish(completions) { try result.get() }
+        return deliveries.count
     }
 }

@@ -24,10 +24,10 @@ struct Load: Sendable {
     var callers: Int
     /// How many messages a call handles.
     var batch: Int
-    /// One call.
+    /// One call; it says how many messages it handled.
     ///
     /// - Parameter first: The number of its first message, different in every call.
-    var call: @Sendable (_ first: Int) async throws -> Void
+    var call: @Sendable (_ first: Int) async throws -> Int
 
     /// Calls for a while.
     ///
@@ -43,13 +43,12 @@ struct Load: Sendable {
                     var now = monotonicNanoseconds()
                     while now < end {
                         try Task.checkCancellation()
-                        try await self.call((result.calls * self.callers + caller) * self.batch)
+                        result.messages += try await self.call((result.calls * self.callers + caller) * self.batch)
                         let finished = monotonicNanoseconds()
                         result.latency.record(finished - now)
                         result.calls += 1
                         now = finished
                     }
-                    result.messages = result.calls * self.batch
                     return result
                 }
             }

@@ -4,7 +4,7 @@ internal import FoundationEssentials
 internal import StalkCore
 
 /// A JSON value whose objects keep the order of their keys.
-enum JSONValue: Hashable {
+enum JSONValue: Hashable, Sendable {
     case null
     case bool(Bool)
     case integer(Int64)
@@ -15,7 +15,7 @@ enum JSONValue: Hashable {
     case object([Member])
 
     /// One key of an object with its value.
-    struct Member: Hashable {
+    struct Member: Hashable, Sendable {
         var key: String
         var value: JSONValue
 

@@ -213,7 +213,7 @@ struct ShellCommand: Sendable {
 }
 
 /// Makes a value of a type that is written as a string literal, such as a file path of a module that is not imported here.
-private func literal<Value: ExpressibleByStringLiteral>(_ text: String) -> Value
+func literal<Value: ExpressibleByStringLiteral>(_ text: String) -> Value
 where Value.StringLiteralType == String {
     Value(stringLiteral: text)
 }
