@@ -51,9 +51,13 @@ public final class LocalStore: Sendable {
     ///   ``StalkError/Code/storeDamaged``, ``StalkError/Code/networkFileSystem``,
     ///   ``StalkError/Code/permissionDenied``, ``StalkError/Code/pathTooLong`` or ``StalkError/Code/storageFull``.
     public static func open(at path: String, options: LocalStoreOptions = .init()) async throws -> LocalStore {
-        let opening = StoreOpening(path: path, options: options)
+        try await Self.open(StoreOpening(path: path, options: options))
+    }
+
+    /// Opens a store as an opening says.
+    static func open(_ opening: StoreOpening) async throws -> LocalStore {
         let opened = try await onOwnThread("stalk-open") { () throws(StalkError) in try opening.run() }
-        return LocalStore(path: path, opened)
+        return LocalStore(path: opening.path, opened)
     }
 
     /// A collector on a queue, which starts asleep; the queue is made by its first publish.

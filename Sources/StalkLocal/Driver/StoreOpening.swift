@@ -11,6 +11,8 @@ struct StoreOpening {
 
     let path: String
     let options: LocalStoreOptions
+    /// What stands between the store and its directory: nothing, or a test's faults.
+    var disk: @Sendable (RealDirectory) -> any StorageDirectory = { $0 }
 
     /// A store that is open.
     struct Opened: Sendable {
@@ -31,7 +33,8 @@ struct StoreOpening {
         let lock = try directory.lock(Self.lockName)
         let wakers = try StoreWakers()
         let index = "\(self.path)/\(StoreRecovery.indexDirectory)"
-        let recovery = StoreRecovery(directory: directory, options: self.options) { create throws(StalkError) in
+        let disk = self.disk(directory)
+        let recovery = StoreRecovery(directory: disk, options: self.options) { create throws(StalkError) in
             try SettledTables.openLMDB(path: index, createIfMissing: create)
         } wake: { role in
             wakers[role].signal()
