@@ -116,6 +116,10 @@ extension Engine {
     ///
     /// - Returns: The segments that the log no longer needs.
     mutating func endCheckpoint(_ meta: StoreMeta) -> [Segment] {
+        precondition(
+            (self.meta.settledFrame...self.syncedThrough).contains(meta.settledFrame),
+            "LMDB never goes back, and is never ahead of what the log has on the disk"
+        )
         self.isCheckpointing = false
         self.isCheckpointFailing = false
         self.meta.settledFrame = meta.settledFrame

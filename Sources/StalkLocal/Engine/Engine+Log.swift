@@ -83,6 +83,7 @@ extension Engine {
     /// A frame was written, and synced if it asked for that: its messages become visible, its callers go on.
     mutating func complete(_ frame: StagedFrame, now: Moment) -> Actions {
         var actions = Actions()
+        precondition(frame.sequence == self.writtenThrough + 1, "frames are written in order, without gaps")
         self.writtenThrough = frame.sequence
         if frame.needsSync { self.noteSynced(through: frame.sequence, &actions) }
         self.activate(frame.published, now: now, &actions)
@@ -98,6 +99,7 @@ extension Engine {
     }
 
     private mutating func noteSynced(through frame: UInt64, _ actions: inout Actions) {
+        precondition((self.syncedThrough...self.writtenThrough).contains(frame), "only what was written is synced")
         self.syncedThrough = frame
         guard !self.syncWaiters.isEmpty else { return }
         for waiter in self.syncWaiters where waiter.frame <= frame {

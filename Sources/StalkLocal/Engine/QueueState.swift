@@ -93,6 +93,10 @@ struct QueueState {
         case .gone: return
         }
         self.bytes += step * entry.content.body.count
+        precondition(
+            min(self.stagedReady, self.stagedDelayed, self.readyInMemory, self.leased) >= 0,
+            "what is in memory is counted as often out as in"
+        )
     }
 
     /// Puts a ready message of memory in line.
