@@ -1,0 +1,38 @@
+import Glibc
+import StalkCore
+import Testing
+
+@testable import StalkIndex
+
+/// What LMDB's codes mean to people; LMDB's own numbers are part of its interface (lmdb.h).
+@Suite struct LMDBErrorTests {
+    private static let codes: [(status: CInt, code: StalkError.Code)] = [
+        (-30796, .storeDamaged), (-30797, .storeDamaged), (-30793, .storeDamaged), (-30784, .storeDamaged),
+        (-30782, .storeDamaged), (-30794, .newerFormat), (-30792, .storageFull), (-30795, .storageFailed),
+        (-30785, .storeBusy), (-30781, .invalidArgument), (-30790, .unavailable), (-30788, .unavailable),
+        (ENOSPC, .storageFull), (EDQUOT, .storageFull), (EFBIG, .storageFull), (EIO, .storageFailed),
+        (EACCES, .permissionDenied), (EROFS, .permissionDenied), (ENOENT, .notAStore), (ENAMETOOLONG, .pathTooLong),
+        (EBUSY, .storeBusy), (EMFILE, .unavailable), (ENOMEM, .unavailable), (EXDEV, .storageFailed),
+    ]
+
+    @Test(arguments: Self.codes)
+    func everyCodeSaysWhatToDo(status: CInt, code: StalkError.Code) {
+        let error = StalkError.lmdb(status, "try it")
+        #expect(error.code == code)
+        #expect(error.message.hasPrefix("Can't try it: "))
+        #expect(error.message.count > 30)
+        // Who looks into the cause finds LMDB's own words and number.
+        let cause = error.cause.map { "\($0)" } ?? ""
+        #expect(cause.contains("(\(status))"))
+    }
+
+    @Test func dataFileThatIsNoFileIsRefused() throws {
+        let directory = TemporaryDirectory()
+        try #require(mkfifo(directory.dataFile, 0o600) == 0)
+        #expect(throws: StalkError.self) { _ = try directory.environment() }
+        unlink(directory.dataFile)
+        try #require(mkdir(directory.dataFile, 0o700) == 0)
+        #expect(throws: StalkError.self) { _ = try directory.environment() }
+        rmdir(directory.dataFile)
+    }
+}
