@@ -23,7 +23,9 @@ struct StalkCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
-            RedriveCommand.self, VerifyCommand.self, BenchCommand.self,
+            RedriveCommand.self, VerifyCommand.self, BenchCommand.self, TortureCommand.self,
+            // What the torture is made of; not for people.
+            TortureLoadCommand.self, TortureCheckCommand.self,
         ]
     )
 
