@@ -82,10 +82,33 @@ extension LogReader {
         // Nothing is missing that is not settled. Still, what follows is dead if the gap is the torn tail of a former life.
         let isInSegment = run.start.index == cursor.index && cursor.offset > 0
         let isSynced = claim >= run.firstSequence - 1 || (isInSegment && claim > cursor.lastRead ?? 0)
-        return isSynced ? .resume(run.start) : nil
+        guard isSynced else { return nil }
+        // To go on with a frame that was read already would lead back here, for ever.
+        let isRepeated = run.firstSequence > self.settled && run.firstSequence <= last
+        return isRepeated ? try self.repeated(run, after: last) : .resume(run.start)
     }
 
     // MARK: Describing damage
+
+    /// Frames with numbers that others had already: what an older life left in a segment whose name the disk lost.
+    private func repeated(_ run: Run, after last: UInt64) throws(StalkError) -> Step {
+        let start = run.start
+        let segment = start.segments[start.index]
+        var next = start
+        while let frame = try self.intactFrame(segment, next.offset), frame.header.sequence <= last {
+            next.pass(frame, in: start.index)
+        }
+        let end = next.lastRead ?? run.firstSequence
+        let frames = end == run.firstSequence ? "frame \(end) stands" : "frames \(run.firstSequence) to \(end) stand"
+        let damage = LogDamage(
+            place: LogPlace(segment: segment.number, offset: start.offset),
+            bytes: next.offset - start.offset,
+            what:
+                "\(frames) here once more, under a number that another frame has: the segment was used twice under one "
+                + "name, as if the disk had lost that name after syncing it. No crash can cause this."
+        )
+        return .damage(damage, next: next, resumeAfter: last)
+    }
 
     private func damage(
         at cursor: Cursor,

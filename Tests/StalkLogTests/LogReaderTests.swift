@@ -279,6 +279,22 @@ import Testing
         #expect(try reading.summary?.damage.map(\.place) == [log.place(2), log.place(7)])
     }
 
+    @Test("A segment that was used twice under one number is damage, not read for ever", .timeLimit(.minutes(1)))
+    func segmentUsedTwice() throws {
+        var log = try ScriptedLog()
+        try log.append(frames: 10)
+        // The disk had lost the segment's name, and gave it out again: frame 6 replaces frame 1, and 2 to 10 follow.
+        log.reopenInPlace(after: 5)
+        try log.append()
+        let reading = try log.read(settled: 5)
+        #expect(reading.frames.first == 6)
+        #expect(reading.summary?.lastSequence == 10)
+        let damage = try #require(reading.summary?.damage.first)
+        #expect(damage.place == LogPlace(segment: 1, offset: 5320))
+        #expect(damage.what.contains("frame 6"))
+        #expect(reading.summary?.damage.count == 1)
+    }
+
     @Test("A frame of a newer format is refused, but only if it is whole")
     func newerFormat() throws {
         var log = try ScriptedLog()

@@ -69,6 +69,12 @@ struct ScriptedLog {
         self.writer = LogWriter(store: Self.store, segment: self.active, after: last)
     }
 
+    /// Begins a new life at the start of the segment that is in use, as after a disk had given it its old name back.
+    mutating func reopenInPlace(after last: UInt64) {
+        self.used = 0
+        self.writer = LogWriter(store: Self.store, segment: self.active, after: last)
+    }
+
     /// Where a frame was written last.
     func place(_ sequence: UInt64) throws -> LogPlace {
         try #require(self.places[sequence])
