@@ -1,5 +1,5 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import kill
+from attacks import kill, power
 
-ALL = [kill.ATTACK]
+ALL = [kill.ATTACK, power.ATTACK]

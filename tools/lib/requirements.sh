@@ -27,3 +27,13 @@ require_build() {
     require_packages 'pkg-config --exists lmdb' liblmdb-dev
     require_packages 'pkg-config --exists libzstd' libzstd-dev
 }
+
+# What tools/torture attacks with. What can't be had here is not asked for: its attacks are skipped, and say so.
+require_torture() {
+    [ "$(id -u)" -eq 0 ] || return 0
+    command -v apt-get > /dev/null || return 0
+    require_packages 'command -v cc' gcc libc6-dev
+    require_packages 'command -v mkfs.ext4 && command -v mkfs.xfs && command -v losetup' e2fsprogs xfsprogs mount
+    require_packages 'command -v strace' strace
+    require_packages 'command -v python3' python3
+}
