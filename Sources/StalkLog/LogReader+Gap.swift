@@ -144,8 +144,10 @@ extension LogReader {
     /// What shows that a segment was cut off: it has its full size before the first frame is written to it.
     private func cutOff(_ cursor: Cursor, after last: UInt64) throws(StalkError) -> LogDamage? {
         let segment = cursor.segments[cursor.index]
-        let rest = segment.size - cursor.offset
-        let place = LogPlace(segment: segment.number, offset: cursor.offset)
+        // A cut may have gone through the bytes between two frames, which no frame lacks.
+        let start = min(cursor.offset, segment.size)
+        let rest = segment.size - start
+        let place = LogPlace(segment: segment.number, offset: start)
         if let header = try self.header(segment, at: cursor.offset), header.sequence > last,
             header.payloadBytes > rest - FrameHeader.byteCount
         {

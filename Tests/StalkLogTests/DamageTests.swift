@@ -101,6 +101,21 @@ import Testing
         }
     }
 
+    @Test("A segment that is cut off in the bytes between two frames has no more damage than bytes", arguments: 1...7)
+    func truncationBetweenFrames(kept: Int) throws {
+        var log = try ScriptedLog()
+        try log.append(bytes: 8)
+        try log.append(bytes: 1)
+        let place = try log.place(2)
+        let size = place.offset + FrameHeader.byteCount + kept
+        log.disk.truncate(Segment.path(1), to: size)
+        let reading = try log.read()
+        #expect(reading.frames == [1, 2])
+        let damage = try #require(reading.summary?.damage.first)
+        #expect(damage.place == LogPlace(segment: 1, offset: size))
+        #expect(damage.bytes == 0)
+    }
+
     @Test(
         "A lost sector or page is harmless, is named, or costs the last frames alone, if it took them",
         arguments: 1...3 as ClosedRange<UInt64>,
