@@ -24,8 +24,8 @@ struct StalkCommand: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
             RedriveCommand.self, VerifyCommand.self, BenchCommand.self, TortureCommand.self,
-            // What the torture is made of; not for people.
-            TortureLoadCommand.self, TortureCheckCommand.self,
+            // Children of other commands; not for people.
+            TortureLoadCommand.self, TortureCheckCommand.self, VerifyReaderCommand.self,
         ]
     )
 

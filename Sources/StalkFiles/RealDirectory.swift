@@ -8,7 +8,7 @@ public import StalkCore
 public final class RealDirectory: StorageDirectory {
     /// The path that it was opened by.
     public let path: String
-    private let descriptor: Descriptor
+    let descriptor: Descriptor
     private let counters = ActivityCounters()
 
     /// Opens a directory.
@@ -193,6 +193,16 @@ public final class RealDirectory: StorageDirectory {
             mode: 0o600,
             shown: shown
         )
+        let lock = try self.lock(descriptor, shown: shown)
+        let text = Array("\(getpid())\n".utf8)
+        // The process number only serves the message above: failing to write it is no reason to refuse.
+        _ = ftruncate(lock.descriptor.number, 0)
+        _ = pwrite(lock.descriptor.number, text, text.count, 0)
+        return lock
+    }
+
+    /// Locks an open file.
+    func lock(_ descriptor: consuming Descriptor, shown: String) throws(StalkError) -> DirectoryLock {
         guard retryingInterrupts({ CStalkSystem_lockExclusive(descriptor.number) }) == 0 else {
             let code = errno
             guard code == EWOULDBLOCK else { throw StalkError(systemCall: "flock", path: shown, errno: code) }
@@ -205,10 +215,6 @@ public final class RealDirectory: StorageDirectory {
                     + "wait until it ends, or use another store."
             )
         }
-        let text = Array("\(getpid())\n".utf8)
-        // The process number only serves the message above: failing to write it is no reason to refuse.
-        _ = ftruncate(descriptor.number, 0)
-        _ = pwrite(descriptor.number, text, text.count, 0)
         return DirectoryLock(descriptor: descriptor)
     }
 
@@ -253,7 +259,7 @@ public final class RealDirectory: StorageDirectory {
 
 /// A store's lock; given back when it is released.
 public final class DirectoryLock: Sendable {
-    private let descriptor: Descriptor
+    let descriptor: Descriptor
 
     init(descriptor: consuming Descriptor) {
         self.descriptor = descriptor

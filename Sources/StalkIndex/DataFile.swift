@@ -20,9 +20,14 @@ struct DataFile: ~Copyable {
     ///
     /// - Throws: ``StalkError`` with ``StalkError/Code/storeDamaged``, ``StalkError/Code/newerFormat``,
     ///   ``StalkError/Code/notAStore`` or ``StalkError/Code/permissionDenied``; then nothing was changed.
-    static func prepare(in directory: borrowing DirectoryClaim, createIfMissing: Bool) throws(StalkError) -> Int? {
+    static func prepare(
+        in directory: borrowing DirectoryClaim,
+        _ access: EnvironmentAccess
+    ) throws(StalkError) -> Int? {
+        let createIfMissing = access == .createIfMissing
         let path = "\(directory.path)/\(Self.name)"
-        let descriptor = openat(directory.descriptor, Self.name, O_RDWR | O_NOFOLLOW | O_CLOEXEC)
+        let mode = access == .readOnly ? O_RDONLY : O_RDWR
+        let descriptor = openat(directory.descriptor, Self.name, mode | O_NOFOLLOW | O_CLOEXEC)
         guard descriptor >= 0 else {
             if errno == ENOENT, createIfMissing { return nil }
             throw .lmdb(errno, "open \(path)")

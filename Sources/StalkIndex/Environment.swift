@@ -12,15 +12,15 @@ package import StalkCore
 // SAFETY: `handle` is read under the map gate, shared or exclusive, and replaced only under its exclusive side;
 // `failure` is touched only under the write gate. LMDB's environment itself is made for use by several threads.
 package final class Environment: @unchecked Sendable {
-    private var handle: EnvironmentHandle?
-    private var failure: StalkError?
-    private let tables: [String: Table]
-    private let path: String
+    var handle: EnvironmentHandle?
+    var failure: StalkError?
+    let tables: [String: Table]
+    let path: String
 
     /// Taken whole by a write, for all of its attempts.
-    private let writeGate = Gate()
+    let writeGate = Gate()
     /// Shared by transactions, taken whole to replace the map, which must happen with no transaction open.
-    private let mapGate = Gate()
+    let mapGate = Gate()
 
     /// Opens the tables of a directory.
     ///
@@ -32,16 +32,23 @@ package final class Environment: @unchecked Sendable {
     ///   - tables: The names of all tables.
     ///   - createIfMissing: Whether to create the file and tables that are not there. Without it they must be there;
     ///     with it an empty file, which a crash during creation can leave behind, counts as missing.
+    ///   - isReadOnly: Whether to change nothing at all, lock.mdb included; nobody may have the directory open to write.
     /// - Throws: ``StalkError`` with ``StalkError/Code/storeBusy`` when this process has the directory open already,
     ///   ``StalkError/Code/storeDamaged`` when the file is cut short or its meta pages are damaged,
     ///   ``StalkError/Code/newerFormat``, ``StalkError/Code/notAStore`` when the directory or file is not there,
     ///   ``StalkError/Code/permissionDenied``, ``StalkError/Code/storageFull`` and ``StalkError/Code/storageFailed``.
-    package init(path: String, mapBytes: Int, tables: [String], createIfMissing: Bool) throws(StalkError) {
+    package init(
+        path: String,
+        mapBytes: Int,
+        tables: [String],
+        createIfMissing: Bool,
+        isReadOnly: Bool = false
+    ) throws(StalkError) {
         let handle = try EnvironmentHandle(
             path: path,
             mapBytes: mapBytes,
             tableCount: tables.count,
-            createIfMissing: createIfMissing
+            access: isReadOnly ? .readOnly : createIfMissing ? .createIfMissing : .existing
         )
         _ = try handle.checkReaders()
         self.tables = try handle.openTables(tables, create: createIfMissing)
@@ -157,7 +164,7 @@ extension Environment {
         case refused(LMDBCode)
     }
 
-    private var openHandle: EnvironmentHandle {
+    var openHandle: EnvironmentHandle {
         get throws(StalkError) {
             guard let handle = self.handle else {
                 throw StalkError(.closed, "The index in \(self.path) is closed; open the store again.")
@@ -166,7 +173,7 @@ extension Environment {
         }
     }
 
-    private func withHandle<R>(_ body: (EnvironmentHandle) throws(StalkError) -> R) throws(StalkError) -> R {
+    func withHandle<R>(_ body: (EnvironmentHandle) throws(StalkError) -> R) throws(StalkError) -> R {
         try self.mapGate.shared { () throws(StalkError) in try body(try self.openHandle) }
     }
 

@@ -3,15 +3,22 @@ internal import CStalkSystem
 internal import Glibc
 internal import StalkCore
 
+/// What an environment may do to its directory.
+enum EnvironmentAccess {
+    case readOnly
+    case existing
+    case createIfMissing
+}
+
 /// LMDB's environment and the claim on its directory: opened together, closed together.
 final class EnvironmentHandle {
     let pointer: OpaquePointer
-    private let claim: DirectoryClaim
+    let claim: DirectoryClaim
 
     /// Opens the environment; the tables come later.
-    init(path: String, mapBytes: Int, tableCount: Int, createIfMissing: Bool) throws(StalkError) {
+    init(path: String, mapBytes: Int, tableCount: Int, access: EnvironmentAccess) throws(StalkError) {
         let claim = try DirectoryClaim(path)
-        let usedBytes = try DataFile.prepare(in: claim, createIfMissing: createIfMissing)
+        let usedBytes = try DataFile.prepare(in: claim, access)
         var created: OpaquePointer?
         try check(mdb_env_create(&created), "open the index in \(path)")
         guard let pointer = created else { throw .lmdb(ENOMEM, "open the index in \(path)") }
@@ -23,7 +30,8 @@ final class EnvironmentHandle {
         try check(mdb_env_set_maxdbs(pointer, UInt32(tableCount)), "set the table count of \(path)")
         try check(mdb_env_set_maxreaders(pointer, Self.readersMax), "set the reader count of \(path)")
         // The default sync mode: no other survives a power cut. MDB_NOTLS lets a thread pool read.
-        try check(mdb_env_open(pointer, path, UInt32(MDB_NOTLS), 0o600), "open the index in \(path)")
+        let flags = MDB_NOTLS | (access == .readOnly ? MDB_RDONLY | MDB_NOLOCK : 0)
+        try check(mdb_env_open(pointer, path, UInt32(flags), 0o600), "open the index in \(path)")
         if usedBytes == nil {
             // LMDB syncs neither its first meta pages nor the directory.
             try check(mdb_env_sync(pointer, 1), "sync the new index in \(path)")
@@ -54,6 +62,12 @@ final class EnvironmentHandle {
     var fileBytes: Int {
         var status = stat()
         return fstat(self.dataDescriptor, &status) == 0 ? Int(status.st_size) : 0
+    }
+
+    private var isReadOnly: Bool {
+        var flags: CUnsignedInt = 0
+        mdb_env_get_flags(self.pointer, &flags)
+        return flags & CUnsignedInt(MDB_RDONLY) != 0
     }
 
     var mapBytes: Int {
@@ -100,11 +114,12 @@ final class EnvironmentHandle {
         var tables: [String: Table] = [:]
         var action = "open the tables of \(self.path)"
         do throws(LMDBCode) {
-            let transaction = try WriteTransaction(self.pointer)
+            let transaction = try WriteTransaction(self.pointer, isReadOnly: self.isReadOnly)
             for name in names {
                 action = "open the table \(name) of \(self.path)"
                 tables[name] = try transaction.openTable(name, create: create)
             }
+            // A table stays open only when the transaction that opened it is committed, whatever that changed.
             try transaction.commit()
         } catch {
             guard error.rawValue == MDB_NOTFOUND else { throw .lmdb(error.rawValue, action) }

@@ -10,9 +10,9 @@ package struct WriteTransaction: ~Copyable, Transaction {
     private(set) var failure: LMDBCode?
     private var isOpen = true
 
-    init(_ environment: OpaquePointer) throws(LMDBCode) {
+    init(_ environment: OpaquePointer, isReadOnly: Bool = false) throws(LMDBCode) {
         var pointer: OpaquePointer?
-        let status = mdb_txn_begin(environment, nil, 0, &pointer)
+        let status = mdb_txn_begin(environment, nil, isReadOnly ? UInt32(MDB_RDONLY) : 0, &pointer)
         guard status == MDB_SUCCESS, let pointer else { throw LMDBCode(rawValue: status) }
         self.handle = .lmdb(pointer)
     }

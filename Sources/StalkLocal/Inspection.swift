@@ -145,4 +145,13 @@ public struct VerifyReport: Hashable, Sendable {
     public var tornBytes: Int
     /// What is damaged.
     public var problems: [Problem]
+
+    /// Makes a report.
+    public init(frames: Int, records: Int, messages: Int, tornBytes: Int, problems: [Problem]) {
+        self.frames = frames
+        self.records = records
+        self.messages = messages
+        self.tornBytes = tornBytes
+        self.problems = problems
+    }
 }

@@ -82,22 +82,3 @@ extension LocalStore {
         return try await onOwnThread("stalk-look") { () throws(StalkError) in try redrive.count() }
     }
 }
-
-extension LocalStore {
-    /// Checks every checksum of the log and of LMDB in a store that nobody has open; changes nothing.
-    ///
-    /// - Parameters:
-    ///   - path: The store's directory.
-    ///   - progress: Called now and then with the messages checked and the messages in all.
-    /// - Returns: What is whole and what is damaged.
-    /// - Throws: ``StalkError``: ``StalkError/Code/storeBusy`` when somebody has it open,
-    ///   ``StalkError/Code/noSuchStore``, ``StalkError/Code/notAStore``, ``StalkError/Code/newerFormat``.
-    public static func verify(
-        at path: String,
-        progress: (@Sendable (Int, Int) -> Void)? = nil
-    ) async throws -> VerifyReport {
-        try await onOwnThread("stalk-verify") { () throws(StalkError) in
-            try StoreVerification(path: path, progress: progress).run()
-        }
-    }
-}

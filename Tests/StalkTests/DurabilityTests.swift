@@ -1,13 +1,14 @@
 import Foundation
 import Testing
 
-/// docs/durability.md names tests; a test that was renamed or removed must not stay there.
+/// Two pages of docs/ name tests; a test that was renamed or removed must not stay there.
 @Suite struct DurabilityTests {
-    @Test func namedTestsExist() throws {
+    @Test(arguments: ["docs/durability.md": 30, "docs/operations.md": 5])
+    func namedTestsExist(page: String, atLeast count: Int) throws {
         let tests = try Self.sources(below: "Tests")
         let checks = try Repository.text("Sources/StalkTesting/Conformance/CollectorCheck.swift")
-        let names = try Self.namedTests()
-        #expect(names.count > 30)
+        let names = try Self.namedTests(in: page)
+        #expect(names.count > count)
         for name in names {
             let isThere =
                 switch name.first {
@@ -15,15 +16,15 @@ import Testing
                 case let letter? where letter.isUppercase: tests.keys.contains { $0.hasSuffix("/\(name).swift") }
                 default: tests.values.contains { $0.contains("func \(name)(") } || checks.contains("case \(name)\n")
                 }
-            #expect(isThere, "docs/durability.md names \(name), which is not there")
+            #expect(isThere, "\(page) names \(name), which is not there")
         }
     }
 
     /// What stands in backquotes in the second column of each table of promises, but for scripts.
-    private static func namedTests() throws -> [String] {
+    private static func namedTests(in page: String) throws -> [String] {
         var isInTable = false
         var names: [String] = []
-        for line in try Repository.text("docs/durability.md").components(separatedBy: "\n") {
+        for line in try Repository.text(page).components(separatedBy: "\n") {
             isInTable = line == "| promise | test |" || isInTable && line.hasPrefix("|")
             guard isInTable, let cell = line.components(separatedBy: " | ").last else { continue }
             let quoted = cell.components(separatedBy: "`").enumerated().filter { $0.offset % 2 == 1 }.map(\.element)

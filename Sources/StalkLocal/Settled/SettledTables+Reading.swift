@@ -11,11 +11,6 @@ extension SettledTables {
         try self.index.read { transaction throws(StalkError) in try self.message(sequence, transaction) }
     }
 
-    /// How many messages LMDB holds.
-    func messageCount() throws(StalkError) -> Int {
-        try self.index.read { transaction throws(StalkError) in try transaction.count(self.messages) }
-    }
-
     /// What changed about a message since it was settled; `nil` when nothing did.
     func standing(_ sequence: UInt64) throws(StalkError) -> MessageStanding? {
         try self.index.read { transaction throws(StalkError) in
@@ -154,55 +149,6 @@ extension SettledTables {
                 .next
             }
         }
-    }
-
-    /// Reads every value of every table and its checksum.
-    ///
-    /// - Parameters:
-    ///   - progress: Called now and then with the number of values read.
-    /// - Returns: The number of messages whose records are sound, and what is not.
-    func verify(progress: (Int) -> Void) throws(StalkError) -> (messages: Int, problems: [VerifyReport.Problem]) {
-        var problems: [VerifyReport.Problem] = []
-        var sound = 0
-        var values = 0
-        try self.index.read { transaction throws(StalkError) in
-            for table in [self.meta, self.queues, self.states, self.ready, self.schedule, self.dead, self.dictionaries]
-            {
-                try transaction.scan(table) { _, _ in
-                    values += 1
-                    return .next
-                } onCorrupt: { key, _ in
-                    problems.append(Self.problem(in: table, key))
-                    return .next
-                }
-            }
-            try transaction.scan(self.messages) { key, _ throws(StalkError) in
-                var reader = KeyReader(key)
-                let sequence = try reader.readUInt64()
-                var run = ReadyRun(end: .more)
-                if try self.soundMessage(sequence, transaction, &run) != nil {
-                    sound += 1
-                } else {
-                    problems.append(Self.problem(in: self.messages, key))
-                }
-                values += 1
-                if values % 4096 == 0 { progress(values) }
-                return .next
-            } onCorrupt: { key, _ in
-                problems.append(Self.problem(in: self.messages, key))
-                return .next
-            }
-        }
-        return (sound, problems)
-    }
-
-    private static func problem(in table: Table, _ key: UnsafeRawBufferPointer) -> VerifyReport.Problem {
-        let digits = key.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
-        return VerifyReport.Problem(
-            file: "index/data.mdb",
-            offset: nil,
-            what: "the record \(digits) of the table \(table.name) is damaged"
-        )
     }
 }
 
