@@ -131,7 +131,7 @@ struct TortureTests {
                 case .messageAdded: "invented"
                 case .bitFlipped: "damaged"
                 }
-            if let kind { #expect(outcome.text.contains("  \(kind): "), "\(outcome.text)") }
+            if let kind { #expect(outcome.lines.first?.contains(" \(kind)") == true, "\(outcome.text)") }
         }
     }
 

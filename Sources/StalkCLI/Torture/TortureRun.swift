@@ -73,8 +73,10 @@ struct TortureRun {
             if let deadline, .now >= deadline { break }
             report.cycles += 1
             // Often soon, so that opening is interrupted too.
-            let life = Duration.milliseconds(random.below(4) == 0 ? random.below(60) : 60 + random.below(400))
-            journal += try await self.live(report.cycles, for: life, &report)
+            let life =
+                random.below(4) == 0
+                ? Life.ofProcess(.milliseconds(random.below(60))) : .ofStore(.milliseconds(20 + random.below(400)))
+            journal += try await self.live(report.cycles, life, &report)
             journal = try await self.judge(journal, closes: random.below(8) == 0, &report)
             progress(report.cycles)
         }
@@ -82,10 +84,26 @@ struct TortureRun {
         return report
     }
 
+    /// When a loader is killed.
+    private enum Life {
+        /// So long after it was started, opened or not.
+        case ofProcess(Duration)
+        /// So long after it had opened its store, however slow the machine is.
+        case ofStore(Duration)
+
+        /// When it is killed in any case.
+        var longest: Duration {
+            switch self {
+            case .ofProcess(let time): time
+            case .ofStore: .seconds(60)
+            }
+        }
+    }
+
     /// Runs the loader and kills it.
     ///
     /// - Returns: What it had reported.
-    private func live(_ cycle: Int, for life: Duration, _ report: inout Report) async throws -> [UInt8] {
+    private func live(_ cycle: Int, _ life: Life, _ report: inout Report) async throws -> [UInt8] {
         let seed = self.seed << 20 | UInt64(cycle & 0xFFFFF)
         let result = try await Subprocess.run(
             .path(literal(self.program)),
@@ -94,15 +112,21 @@ struct TortureRun {
             output: .sequence,
             error: .discarded
         ) { execution in
-            async let killed: Void = {
-                try? await Task.sleep(for: life)
+            async let _: Void = {
+                guard (try? await Task.sleep(for: life.longest)) != nil else { return }
                 try? execution.send(signal: .kill)
             }()
             var journal: [UInt8] = []
+            var end: ContinuousClock.Instant?
             for try await chunk in execution.standardOutput {
                 chunk.withUnsafeBytes { journal += $0 }
+                if case .ofStore(let time) = life, end == nil,
+                    String(decoding: journal, as: UTF8.self).contains("\nopened ")
+                {
+                    end = .now + time
+                }
+                if let end, .now >= end { try? execution.send(signal: .kill) }
             }
-            await killed
             return journal
         }
         if result.terminationStatus != .signaled(9) {
