@@ -24,7 +24,9 @@ struct UsageTests {
     @Test("Help names every command and every exit code")
     func helpIsWhole() async throws {
         let text = try await Tool.run("--help").text
-        for command in ["put", "get", "work", "stats", "peek", "show", "redrive", "verify", "bench"] {
+        for command in [
+            "put", "get", "work", "stats", "peek", "show", "redrive", "verify", "backup", "compact", "bench",
+        ] {
             #expect(text.contains("\n  \(command) "))
         }
         #expect(text.split(separator: "\n").allSatisfy { $0.count <= 80 })
@@ -73,7 +75,7 @@ struct UsageTests {
             let store = directory + "/store"
             for arguments in [
                 ["get", "q"], ["work", "q", "--", "true"], ["stats"], ["peek", "q"], ["show", "1-1"], ["redrive", "q"],
-                ["verify"],
+                ["verify"], ["backup", directory + "/copy"], ["compact"],
             ] {
                 let outcome = try await Tool.run(arguments, store: store)
                 #expect(outcome.status == .exited(3), "\(arguments)")

@@ -12,8 +12,8 @@ struct TemporaryStore: Sendable {
     let clock: ManualClock
     var options: LocalStoreOptions
 
-    init(clock: ManualClock = ManualClock()) {
-        self.path = FileManager.default.temporaryDirectory.path + "/stalk-test-\(UUID().uuidString)"
+    init(clock: ManualClock = ManualClock(), path: String? = nil) {
+        self.path = path ?? FileManager.default.temporaryDirectory.path + "/stalk-test-\(UUID().uuidString)"
         self.clock = clock
         self.options = LocalStoreOptions(
             maxBodyBytes: 64 << 10,

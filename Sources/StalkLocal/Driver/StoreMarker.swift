@@ -7,7 +7,7 @@ internal import StalkLog
 /// What the file `STALK` in a store says: that it is one, in which format, and its number.
 struct StoreMarker: Hashable, Sendable {
     static let name = "STALK"
-    private static let temporaryName = "STALK.new"
+    static let temporaryName = "STALK.new"
     private static let title = "stalk store"
 
     /// The store's number, which every frame of its log and every receipt carries.

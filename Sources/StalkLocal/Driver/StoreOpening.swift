@@ -40,6 +40,7 @@ struct StoreOpening {
             wakers[role].signal()
         }
         let recovered = try recovery.run()
+        try Leftovers.remove(in: directory)
         let core = recovered.workers.core
         let threads = try StoreThreads(recovered.workers, wakers, lock: lock)
         core.step { _, _ in Actions(wakesLog: true, wakesScheduler: true, wakesKeeper: true) }
