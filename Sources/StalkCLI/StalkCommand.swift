@@ -23,8 +23,8 @@ struct StalkCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
-            RedriveCommand.self, VerifyCommand.self, BackupCommand.self, CompactCommand.self, BenchCommand.self,
-            TortureCommand.self,
+            RedriveCommand.self, VerifyCommand.self, RepairCommand.self, BackupCommand.self, CompactCommand.self,
+            BenchCommand.self, TortureCommand.self,
             // Children of other commands; not for people.
             TortureLoadCommand.self, TortureCheckCommand.self, VerifyReaderCommand.self,
         ]

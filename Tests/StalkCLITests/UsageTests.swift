@@ -25,7 +25,7 @@ struct UsageTests {
     func helpIsWhole() async throws {
         let text = try await Tool.run("--help").text
         for command in [
-            "put", "get", "work", "stats", "peek", "show", "redrive", "verify", "backup", "compact", "bench",
+            "put", "get", "work", "stats", "peek", "show", "redrive", "verify", "repair", "backup", "compact", "bench",
         ] {
             #expect(text.contains("\n  \(command) "))
         }
@@ -75,7 +75,7 @@ struct UsageTests {
             let store = directory + "/store"
             for arguments in [
                 ["get", "q"], ["work", "q", "--", "true"], ["stats"], ["peek", "q"], ["show", "1-1"], ["redrive", "q"],
-                ["verify"], ["backup", directory + "/copy"], ["compact"],
+                ["verify"], ["repair"], ["repair", "--apply"], ["backup", directory + "/copy"], ["compact"],
             ] {
                 let outcome = try await Tool.run(arguments, store: store)
                 #expect(outcome.status == .exited(3), "\(arguments)")

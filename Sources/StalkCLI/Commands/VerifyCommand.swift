@@ -9,8 +9,8 @@ struct VerifyCommand: AsyncParsableCommand {
         abstract: "Check every checksum of the store; changes nothing.",
         discussion: """
             Reads the whole log and all of LMDB, in a process of its own, since LMDB can crash on damaged files. Damage \
-            is listed with its file and offset, and the exit code is 6. A half-written end of the log, as a crash leaves \
-            it, is no damage. No other process may have the store open.
+            is listed with its file and offset, and the exit code is 6; 'stalk repair' says what can be done. A \
+            half-written end of the log, as a crash leaves it, is no damage. No other process may have the store open.
 
               stalk verify && echo all is well
               stalk verify --json | jq '.problems[].what'

@@ -1,4 +1,4 @@
-// The care of a store: checking it.
+// The care of a store: checking and mending it.
 
 internal import StalkCore
 
@@ -47,6 +47,35 @@ extension LocalStore {
                 onReport: onReport,
                 onTable: onTable
             ).run()
+        }
+    }
+
+    /// Says what is damaged in a store that nobody has open, and mends it when told to.
+    ///
+    /// What can't be read is taken out and kept in `damaged/`, with a description; nothing is thrown away. Messages that
+    /// are whole stay. Afterwards the store is intact and opens with ``LocalStoreOptions/DamagePolicy/refuse``. A repair
+    /// that is killed can be repeated; repairing an intact store changes nothing. `docs/operations.md` says what is done
+    /// about which damage.
+    ///
+    /// A new index is made beside a damaged one, so that there must be room for it.
+    ///
+    /// - Parameters:
+    ///   - path: The store's directory.
+    ///   - apply: Whether to mend it. Without it not a byte is changed.
+    ///   - progress: Called now and then with the messages read and the messages in all.
+    /// - Returns: What is damaged, and what was or would be done about it.
+    /// - Throws: ``StalkError``: ``StalkError/Code/storeBusy`` when somebody has it open,
+    ///   ``StalkError/Code/noSuchStore``, ``StalkError/Code/notAStore``, ``StalkError/Code/newerFormat``,
+    ///   ``StalkError/Code/storageFull`` when there is no room for the new index.
+    @discardableResult
+    public static func repair(
+        at path: String,
+        apply: Bool,
+        progress: (@Sendable (Int, Int) -> Void)? = nil
+    ) async throws -> RepairReport {
+        try await onOwnThread("stalk-repair") { () throws(StalkError) in
+            let repair = StoreRepair(path: path, progress: progress)
+            return apply ? try repair.apply() : try repair.plan()
         }
     }
 }
