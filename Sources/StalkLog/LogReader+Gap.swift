@@ -55,7 +55,7 @@ extension LogReader {
                 }
                 if let run, let step = try self.verdict(on: run, by: frame, cursor, last) { return step }
                 offset = frame.place.offset + frame.header.paddedBytes
-                if frame.header.sequence > last { end = offset }
+                if frame.header.sequence > last { end = min(offset, segment.size) }
             }
             let tail = try self.tornEnd(segment, at: offset, after: last)
             tornBytes += (tail > offset ? tail : end) - start

@@ -149,4 +149,17 @@ import Testing
         #expect(log.disk.changes == changes)
         #expect((1...3).map { log.disk.contents(of: Segment.path($0)) } == before)
     }
+
+    @Test("No more bytes are torn than there are, wherever the segment is cut off", arguments: 1...7)
+    func truncationOfTornTail(kept: Int) throws {
+        var log = try ScriptedLog()
+        try log.append(bytes: 8, sync: false)
+        try log.append(bytes: 1, sync: false)
+        log.damage(1, byte: FrameHeader.byteCount)
+        let size = try log.place(2).offset + FrameHeader.byteCount + kept
+        log.disk.truncate(Segment.path(1), to: size)
+        let summary = try #require(try log.read().summary)
+        #expect(summary.lastSequence == 0)
+        #expect(summary.tornBytes == size)
+    }
 }
