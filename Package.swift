@@ -10,6 +10,9 @@ let package = Package(
         // For Benchmarks/ only: a package of its own can import products alone. No promise of stability.
         .library(name: "_StalkLog", targets: ["StalkLog"]),
         .library(name: "_StalkWheel", targets: ["StalkWheel"]),
+        // For Tests/Fuzzing/ only, likewise.
+        .library(name: "_StalkCLI", targets: ["StalkCLI"]),
+        .library(name: "_StalkLocal", targets: ["StalkLocal"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
