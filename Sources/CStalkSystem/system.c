@@ -36,6 +36,8 @@ int CStalkSystem_openBeneath(int directory, const char *path, int flags, mode_t 
 
 int CStalkSystem_lockExclusive(int descriptor) { return flock(descriptor, LOCK_EX | LOCK_NB); }
 
+int CStalkSystem_unlock(int descriptor) { return flock(descriptor, LOCK_UN); }
+
 int64_t CStalkSystem_fileSystemType(int descriptor) {
     struct statfs info;
     return fstatfs(descriptor, &info) == 0 ? (int64_t)info.f_type : -1;

@@ -264,4 +264,9 @@ public final class DirectoryLock: Sendable {
     init(descriptor: consuming Descriptor) {
         self.descriptor = descriptor
     }
+
+    deinit {
+        // Closing is not enough: a child that was just forked still has the descriptor until it runs its program.
+        _ = CStalkSystem_unlock(self.descriptor.number)
+    }
 }

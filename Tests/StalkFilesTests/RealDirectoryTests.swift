@@ -138,6 +138,17 @@ import Testing
         _ = try second.lock("lock")
     }
 
+    @Test("A lock that is given back is free, also while a forked child still has its descriptor")
+    func lockWithCopiedDescriptor() throws {
+        let directory = try self.temporary.store()
+        var lock: DirectoryLock? = try directory.lock("lock")
+        let copy = try #require(lock.map { dup($0.descriptor.number) })
+        defer { close(copy) }
+        #expect(throws: StalkError.self) { try directory.lock("lock") }
+        lock = nil
+        _ = try directory.lock("lock")
+    }
+
     @Test("A lock goes with its process, and what it left written does not matter")
     func lockOfDeadProcess() async throws {
         let path = "\(self.temporary.path)/store"

@@ -25,6 +25,9 @@ int CStalkSystem_openBeneath(int directory, const char *path, int flags, mode_t 
 // flock(2) LOCK_EX | LOCK_NB.
 int CStalkSystem_lockExclusive(int descriptor);
 
+// flock(2) LOCK_UN.
+int CStalkSystem_unlock(int descriptor);
+
 // statfs(2) f_type of the file system that holds `descriptor`, or -1.
 int64_t CStalkSystem_fileSystemType(int descriptor);
 
