@@ -83,7 +83,8 @@ let package = Package(
             dependencies: [
                 "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkPlatform", "StalkTesting",
                 "StalkWheel",
-            ]
+            ],
+            exclude: ["Golden"]
         ),
         .testTarget(
             name: "StalkSimulationTests",

@@ -26,6 +26,8 @@ require_build() {
     require_packages 'command -v pkg-config' pkg-config
     require_packages 'pkg-config --exists lmdb' liblmdb-dev
     require_packages 'pkg-config --exists libzstd' libzstd-dev
+    # Tests unpack stores of earlier builds.
+    require_packages 'command -v tar && command -v xz' tar xz-utils
 }
 
 # What tools/torture attacks with. What can't be had here is not asked for: its attacks are skipped, and say so.
