@@ -72,7 +72,10 @@ struct DataFile: ~Copyable {
         guard first.pageBytes == second.pageBytes else {
             throw self.damaged("its two meta pages name different page sizes")
         }
-        let newest = second.transaction > first.transaction ? second : first
+        let newestIndex = second.transaction > first.transaction ? 1 : 0
+        let (newest, older) = newestIndex == 1 ? (second, first) : (first, second)
+        guard newest.hasOwnRoots else { throw self.damagedMetaPage(newestIndex, of: newest) }
+        guard older.mayBeOlder(than: newest) else { throw self.damagedMetaPage(1 - newestIndex, of: older) }
         // A length that is no whole number of pages is sound: a full disk cuts a write anywhere.
         guard newest.neededBytes > UInt64(self.byteCount) else { return Int(newest.neededBytes) }
         let missingAreFree = FreePages.coverMissing(of: newest, fileBytes: self.byteCount) { [descriptor] in
@@ -122,6 +125,10 @@ struct DataFile: ~Copyable {
         var bytes = [UInt8](repeating: 0, count: count)
         let isRead = bytes.withUnsafeMutableBytes { Self.read(self.descriptor, into: $0, at: offset) }
         return isRead ? bytes : nil
+    }
+
+    private borrowing func damagedMetaPage(_ index: Int, of meta: MetaPage) -> StalkError {
+        self.damaged("meta page \(index) at byte \(index * meta.pageBytes) is damaged")
     }
 
     private borrowing func damaged(_ what: String) -> StalkError {

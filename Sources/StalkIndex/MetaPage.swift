@@ -50,10 +50,22 @@ struct MetaPage: Hashable {
     private func isSound(index: Int) -> Bool {
         let pageSizes = 512...65536
         guard pageSizes.contains(self.pageBytes), self.pageBytes.nonzeroBitCount == 1 else { return false }
-        guard self.transaction == 0 || self.transaction % 2 == UInt64(index), self.lastPage >= 1 else { return false }
-        return [self.freeRoot, self.mainRoot].allSatisfy { root in
+        return (self.transaction == 0 || self.transaction % 2 == UInt64(index)) && self.lastPage >= 1
+    }
+
+    /// Whether its trees begin in pages of its own.
+    ///
+    /// LMDB takes a meta page back that it could not write, but not its roots: those of the older page may be of a commit
+    /// that failed. Nobody goes by them.
+    var hasOwnRoots: Bool {
+        [self.freeRoot, self.mainRoot].allSatisfy { root in
             root == Self.noPage || (2...max(2, self.lastPage)).contains(root)
         }
+    }
+
+    /// Whether this may stand beside the newest page.
+    func mayBeOlder(than newest: Self) -> Bool {
+        self.hasOwnRoots || newest.isInitial || self.transaction &+ 1 == newest.transaction
     }
 }
 

@@ -207,6 +207,23 @@ import Testing
         }
     }
 
+    /// LMDB gives a meta page that it could not write its old number back, but not its old roots.
+    @Test func rootsOfAFailedCommitInTheOlderMetaPageAreHarmless() throws {
+        try self.directory.fill(count: 20)
+        let bytes = try readFile(self.directory.dataFile)
+        let newest = try newestMetaPage(bytes)
+        for root in [80, 128] {
+            for page in [0, 4096] {
+                var changed = bytes
+                changed[page + root + 2] ^= 1
+                try writeFile(self.directory.dataFile, changed)
+                let outcome = self.readAll(count: 20, valueBytes: 300)
+                #expect(outcome.refused == (page == newest ? .storeDamaged : nil), "byte \(page + root + 2)")
+                #expect(outcome.right == (page == newest ? 0 : 20))
+            }
+        }
+    }
+
     @Test(arguments: [0, 512, 4096, 8192])
     func zerosOfAnUnfinishedCreationAreTakenOver(length: Int) throws {
         try writeFile(self.directory.dataFile, [UInt8](repeating: 0, count: length))
