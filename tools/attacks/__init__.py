@@ -1,5 +1,5 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import kill, power
+from attacks import kill, power, syscalls
 
-ALL = [kill.ATTACK, power.ATTACK]
+ALL = [kill.ATTACK, power.ATTACK, syscalls.ATTACK]

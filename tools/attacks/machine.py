@@ -222,3 +222,10 @@ def fake_sync(place: Place, mode: str) -> dict:
     source = Path(__file__).with_name("fakesync.c")
     run("cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source, "-ldl")
     return {"LD_PRELOAD": str(library), "STALK_FAKE_SYNC": mode}
+
+
+def fault_library(place: Place) -> dict:
+    """The environment in which calls on files can be made to fail; faultcall.c says how."""
+    library = place.path / "faultcall.so"
+    run("cc", "-shared", "-fPIC", "-O1", "-Wall", "-o", library, Path(__file__).with_name("faultcall.c"), "-ldl")
+    return {"LD_PRELOAD": str(library)}
