@@ -20,8 +20,9 @@ from attacks.oracle import Life, Trial
 
 OPERATIONS = 100
 TIMEOUT = 60
-# A call that meets another one than in peace shows that the script is not the same each time.
-MOST_ELSEWHERE = 0.05
+# Threads take turns as they like, so a fault may meet another call than in peace. That is as good a fault; but when it is
+# so for many, some points of the script are not reached.
+MOST_ELSEWHERE = 0.2
 
 ANY = ["EIO", "EINTR"]
 ROOM = [*ANY, "ENOSPC"]
