@@ -43,13 +43,14 @@ struct DataFile: ~Copyable {
         return try file.check(createIfMissing: createIfMissing)
     }
 
-    /// Takes the meta pages out of memory, so that the disk's are read.
+    /// Takes the file out of memory, so that the disk's is read.
     ///
-    /// After a sync that failed, memory can show a commit that the disk does not hold, and a later sync succeeds. Only the
-    /// meta pages can lie: they are written last, when all that they speak of is durable.
+    /// After a sync that failed, memory can show a commit that the disk does not hold, and a later sync succeeds: the meta
+    /// pages must be the disk's. The others are free pages then, but ext4 does not know any more that their blocks are
+    /// unwritten: it would write the next commit into them, report it as synced, and show zeros after a power cut.
     private borrowing func showWhatDiskHas() throws(StalkError) {
         guard fdatasync(self.descriptor) == 0 else { throw .lmdb(errno, "sync \(self.path)") }
-        posix_fadvise(self.descriptor, 0, off_t(2 * sysconf(CInt(_SC_PAGESIZE))), POSIX_FADV_DONTNEED)
+        posix_fadvise(self.descriptor, 0, 0, POSIX_FADV_DONTNEED)
     }
 
     private init(path: String, descriptor: CInt, byteCount: Int) {
