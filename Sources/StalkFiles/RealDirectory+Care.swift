@@ -18,6 +18,22 @@ extension RealDirectory {
         return try self.lock(descriptor, shown: shown)
     }
 
+    /// Refuses symbolic links in the directory itself and in some of its subdirectories.
+    ///
+    /// - Throws: ``StalkError`` with ``StalkError/Code/notAStore``, naming the first one.
+    public func refuseLinks(in subdirectories: [String]) throws(StalkError) {
+        for subdirectory in [""] + subdirectories {
+            for name in try self.list(subdirectory) {
+                let path = subdirectory.isEmpty ? name : "\(subdirectory)/\(name)"
+                var status = stat()
+                guard fstatat(self.descriptor.number, path, &status, AT_SYMLINK_NOFOLLOW) == 0,
+                    status.st_mode & S_IFMT == S_IFLNK
+                else { continue }
+                throw StalkError(systemCall: "openat2", path: "\(self.path)/\(path)", errno: ELOOP)
+            }
+        }
+    }
+
     /// Gives a file a second name.
     ///
     /// Durable only after ``sync(_:)`` of the directory. Where the file system has no hard links, the file is copied.

@@ -21,7 +21,7 @@ struct DirectoryClaim: ~Copyable {
     private let identity: Identity
 
     init(_ path: String) throws(StalkError) {
-        let descriptor = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        let descriptor = Glibc.open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
         guard descriptor >= 0 else { throw .lmdb(errno, "open the directory \(path)") }
         var status = stat()
         guard fstat(descriptor, &status) == 0 else {
@@ -48,6 +48,14 @@ struct DirectoryClaim: ~Copyable {
         // The gate refuses only a thread that is inside already, and nothing inside comes here.
         _ = try? Self.gate.exclusive { Self.claimed.remove(identity) }
         Glibc.close(self.descriptor)
+    }
+
+    /// Refuses a file that LMDB would open through a symbolic link; one that is missing is none.
+    borrowing func refuseLink(_ name: String) throws(StalkError) {
+        var status = stat()
+        guard fstatat(self.descriptor, name, &status, AT_SYMLINK_NOFOLLOW) == 0, status.st_mode & S_IFMT == S_IFLNK
+        else { return }
+        throw .lmdb(ELOOP, "open \(self.path)/\(name)")
     }
 
     /// Makes the names in the directory durable.

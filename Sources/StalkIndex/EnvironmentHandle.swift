@@ -18,6 +18,7 @@ final class EnvironmentHandle {
     /// Opens the environment; the tables come later.
     init(path: String, mapBytes: Int, tableCount: Int, access: EnvironmentAccess) throws(StalkError) {
         let claim = try DirectoryClaim(path)
+        try claim.refuseLink("lock.mdb")
         let usedBytes = try DataFile.prepare(in: claim, access)
         var created: OpaquePointer?
         try check(mdb_env_create(&created), "open the index in \(path)")

@@ -44,7 +44,9 @@ extension StalkError {
             (.newerFormat, "data.mdb or lock.mdb has another LMDB format than this program knows; use a newer one.")
         case EACCES, EPERM, EROFS:
             (.permissionDenied, "the system refused access; check the owner and mode of the store's files.")
-        case ENOENT, ENOTDIR, ELOOP:
+        case ELOOP:
+            (.notAStore, "a store may hold no symbolic links; replace it by the file itself.")
+        case ENOENT, ENOTDIR:
             (.notAStore, "there is no such directory or file; check the path.")
         case ENAMETOOLONG:
             (.pathTooLong, "the path is too long; use a shorter one.")

@@ -52,7 +52,7 @@ struct StoreMarker: Hashable, Sendable {
         }
         let fields = lines.dropFirst().map { $0.split(separator: " ") }.filter { $0.count == 2 }
         let format = fields.first { $0[0] == "format" }.flatMap { UInt32($0[1]) }
-        guard let format else {
+        guard let format, format > 0 else {
             throw StalkError(
                 .storeDamaged,
                 "\(path) does not say its format: restore it from a copy. Nothing was changed."

@@ -3,6 +3,7 @@
 internal import StalkCore
 internal import StalkFiles
 internal import StalkIndex
+internal import StalkLog
 internal import StalkPlatform
 
 /// Opens a store in a directory of this machine.
@@ -30,6 +31,8 @@ struct StoreOpening {
         // Looked at before anything is touched, so that what is refused stays as it is.
         let found = try StoreMarker.read(in: directory)
         guard found != nil || self.options.createIfMissing else { throw Self.noStore(at: self.path) }
+        // LMDB opens its files by their paths, and would follow links out of the store.
+        try directory.refuseLinks(in: [Segment.directory, StoreRecovery.indexDirectory])
         let lock = try directory.lock(Self.lockName)
         let wakers = try StoreWakers()
         let index = "\(self.path)/\(StoreRecovery.indexDirectory)"
