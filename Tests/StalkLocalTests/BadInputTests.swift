@@ -1,5 +1,6 @@
 import Foundation
 import StalkCore
+import StalkIndex
 import StalkTesting
 import Testing
 
@@ -92,6 +93,33 @@ import Testing
         let report = try await LocalStore.verify(at: temporary.path)
         #expect(report.problems.map(\.file) == [part == "log" ? "log" : "index/data.mdb"])
         #expect(await Self.code(opening: temporary.path, temporary.options)?.code == .storeDamaged)
+    }
+
+    /// A page of LMDB that went missing takes records with it whose checksums then can't complain.
+    @Test func missingQueueIsDamage() async throws {
+        let temporary = TemporaryStore()
+        defer { temporary.remove() }
+        let store = try await temporary.open()
+        for name in ["a", "b", "c"] { try await store.queue(name).publish(Message("x")) }
+        try await store.close()
+        do {
+            let tables = try SettledTables(
+                SettledTables.openLMDB(path: temporary.path + "/index", createIfMissing: false),
+                maxBodyBytes: 1 << 20
+            )
+            try tables.index.write { transaction throws(StalkError) in
+                #expect(try transaction.delete(tables.queues, KeyBuilder.queue(2)))
+            }
+            tables.index.close()
+        }
+        let before = try temporary.fingerprint()
+        #expect(await Self.code(opening: temporary.path, temporary.options)?.code == .storeDamaged)
+        #expect(try temporary.fingerprint() == before)
+        #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty == false)
+        try await LocalStore.repair(at: temporary.path, apply: true)
+        let mended = try await temporary.open()
+        #expect(try await mended.stats().queues.map(\.ready) == [1, 1, 1])
+        try await mended.close()
     }
 
     @Test func oversizeIsRefusedBeforeAnythingIsWritten() async throws {

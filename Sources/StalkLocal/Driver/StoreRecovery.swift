@@ -33,7 +33,16 @@ struct StoreRecovery {
         let queues = try tables.readQueues()
         let start = Moment(nanoseconds: max(meta.storeTime, 0) * 1_000_000)
         var engine = Engine(meta: meta, limits: EngineLimits(options: self.options), now: start)
-        for queue in queues.sorted(by: { $0.number < $1.number }) { engine.addSettled(queue) }
+        for (position, queue) in queues.sorted(by: { $0.number < $1.number }).enumerated() {
+            guard Int(queue.number) == position + 1 else {
+                throw StalkError(
+                    .storeDamaged,
+                    "\(self.directory.path)/index lacks the record of the queue number \(position + 1): run stalk verify. "
+                        + "Nothing was changed."
+                )
+            }
+            engine.addSettled(queue)
+        }
 
         var report = RecoveryReport(replayedFrames: 0, replayedRecords: 0, tornBytes: 0, quarantinedFrames: 0)
         let summary = try self.replay(into: &engine, tables, &report)
