@@ -24,7 +24,7 @@ struct StalkCommand: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
             RedriveCommand.self, VerifyCommand.self, RepairCommand.self, BackupCommand.self, CompactCommand.self,
-            BenchCommand.self, TortureCommand.self,
+            DoctorCommand.self, BenchCommand.self, TortureCommand.self,
             // Children of other commands; not for people.
             TortureLoadCommand.self, TortureCheckCommand.self, VerifyReaderCommand.self,
         ]

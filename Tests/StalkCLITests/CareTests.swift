@@ -40,4 +40,29 @@ import Testing
             #expect(try await Tool.run("verify", store: store).status == .exited(0))
         }
     }
+
+    @Test("doctor says what a place is like, and ends with 1 when it is not fit")
+    func doctor() async throws {
+        try await withTemporaryDirectory { directory in
+            let store = directory + "/store"
+            _ = try await Tool.run("put", "q", store: store, input: Array("a".utf8))
+            let text = try await Tool.run("doctor", store: store)
+            #expect(text.text.hasPrefix("\(store)\n") && text.text.contains("there is a store"), "\(text.errors)")
+            let report = try EndToEndTests.object(await Tool.run("doctor", "--json", store: store))
+            let findings = try #require(report["findings"] as? [[String: Any]])
+            let subjects = findings.compactMap { $0["subject"] as? String }
+            #expect(
+                subjects == [
+                    "directory", "store", "file system", "sync", "space", "inodes", "open files", "file size", "kernel",
+                    "clock", "liblmdb", "libzstd",
+                ]
+            )
+            #expect((text.status == .exited(0)) == (report["fit"] as? Bool))
+
+            let open = try await Tool.shell("chmod 777 \(store); exec \"$STALK\" doctor", store: store)
+            #expect(open.status == .exited(1) && open.text.contains("run chmod 700 on it"))
+            let limited = try await Tool.shell("ulimit -n 40; exec \"$STALK\" doctor --json", store: directory + "/new")
+            #expect(limited.status == .exited(1) && limited.text.contains("40 descriptors are allowed"))
+        }
+    }
 }
