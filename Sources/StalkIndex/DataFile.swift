@@ -77,6 +77,9 @@ struct DataFile: ~Copyable {
         let (newest, older) = newestIndex == 1 ? (second, first) : (first, second)
         guard newest.hasOwnRoots else { throw self.damagedMetaPage(newestIndex, of: newest) }
         guard older.mayBeOlder(than: newest) else { throw self.damagedMetaPage(1 - newestIndex, of: older) }
+        guard older.isDirectPredecessor(of: newest) else {
+            throw self.damaged("its two meta pages are not of two commits in a row")
+        }
         // A length that is no whole number of pages is sound: a full disk cuts a write anywhere.
         guard newest.neededBytes > UInt64(self.byteCount) else { return Int(newest.neededBytes) }
         let missingAreFree = FreePages.coverMissing(of: newest, fileBytes: self.byteCount) { [descriptor] in

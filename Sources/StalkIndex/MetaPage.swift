@@ -63,6 +63,13 @@ struct MetaPage: Hashable {
         }
     }
 
+    /// Whether both pages are of two commits in a row, as LMDB leaves them; or nothing was ever committed.
+    ///
+    /// Otherwise one of the numbers is damaged, and LMDB might go by the older page, as if the last commit had never been.
+    func isDirectPredecessor(of newest: Self) -> Bool {
+        newest.transaction - self.transaction == 1 || newest.transaction == 0
+    }
+
     /// Whether this may stand beside the newest page.
     func mayBeOlder(than newest: Self) -> Bool {
         self.hasOwnRoots || newest.isInitial || self.transaction &+ 1 == newest.transaction

@@ -73,6 +73,10 @@ package final class PageFile {
         if metas.count == 2, metas[0].pageBytes != metas[1].pageBytes {
             self.note(at: 0, "the two meta pages name different page sizes")
         }
+        let older = metas.min { $0.transaction < $1.transaction }
+        if metas.count == 2, let older, let newest, !older.isDirectPredecessor(of: newest) {
+            self.note(at: 0, "the two meta pages are not of two commits in a row")
+        }
         if let newest { self.readTrees(of: newest) }
     }
 
