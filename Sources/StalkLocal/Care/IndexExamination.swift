@@ -194,9 +194,14 @@ struct IndexExamination {
                 if let sequence = IndexRows.sequence(Array(row.key.suffix(8))), self.rotten.contains(sequence) {
                     continue
                 }
-                self.expected[table, default: RowSum()].remove(row.key, value)
+                self.expected[table, default: RowSum()].remove(row.key, Self.comparable(value, in: table))
             }
         }
+    }
+
+    /// What the messages say that a row must hold: that it announces a record in `states` was not always written.
+    private static func comparable(_ value: [UInt8], in table: String) -> [UInt8] {
+        table == "ready" ? Array(value.prefix(1)) : value
     }
 
     private mutating func checkFigures() {
@@ -268,7 +273,9 @@ struct IndexExamination {
                 guard let value = self.rows.value(of: row, in: table), !self.rotten.contains(sequence ?? 0) else {
                     continue
                 }
-                if wanted[table]?.remove(RowSum.hash(row.key, value)) == nil { surplus += 1 }
+                if wanted[table]?.remove(RowSum.hash(row.key, Self.comparable(value, in: table))) == nil {
+                    surplus += 1
+                }
             }
             let missing = (wanted[table]?.count ?? 0) - (self.damagedPlaces[table] ?? 0)
             if missing > 0 { self.problems.add(Self.file, "\(missing) messages are not in the table \(table)") }
@@ -306,10 +313,15 @@ struct RowSum {
 
 extension SettledPlace {
     /// The rows that say in LMDB that a message stands here.
-    func rows(releasedThrough released: ScheduleKey) -> [(table: String, key: [UInt8], value: [UInt8])] {
+    ///
+    /// - Parameter hasState: Whether `ready` is to announce a record in `states`.
+    func rows(
+        releasedThrough released: ScheduleKey,
+        hasState: Bool = false
+    ) -> [(table: String, key: [UInt8], value: [UInt8])] {
         let key = KeyBuilder.place(self.queue, self.key)
         if self.isDead { return [("dead", key, [])] }
-        let ready = ("ready", key, [UInt8(self.isScheduled ? 1 : 0)])
+        let ready = ("ready", key, [UInt8(self.isScheduled ? 1 : 0)] + (hasState ? [1] : []))
         guard self.isScheduled, self.key.scheduleKey > released else { return [ready] }
         return [ready, ("schedule", KeyBuilder.schedule(self.key.scheduleKey), KeyBuilder.queue(self.queue))]
     }

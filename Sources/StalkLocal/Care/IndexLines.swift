@@ -16,13 +16,13 @@ extension SettledTables {
             let run = try self.standings(from: start, max: 4096)
             next = run.next
             try self.index.write { transaction throws(StalkError) in
-                for (place, _) in run.messages {
-                    for row in place.rows(releasedThrough: released) {
+                for (place, hasState, _) in run.messages {
+                    for row in place.rows(releasedThrough: released, hasState: hasState) {
                         try transaction.put(self.index.table(row.table), row.key, row.value)
                     }
                 }
             }
-            for (place, bodyBytes) in run.messages {
+            for (place, _, bodyBytes) in run.messages {
                 var queue = figures[place.queue] ?? SettledQueue(number: place.queue, name: QueueName(stored: ""))
                 queue.bytes += bodyBytes
                 if place.isDead {
@@ -42,8 +42,8 @@ extension SettledTables {
     private func standings(
         from start: [UInt8],
         max limit: Int
-    ) throws(StalkError) -> (messages: [(SettledPlace, bodyBytes: Int)], next: [UInt8]?) {
-        var messages: [(SettledPlace, bodyBytes: Int)] = []
+    ) throws(StalkError) -> (messages: [(SettledPlace, hasState: Bool, bodyBytes: Int)], next: [UInt8]?) {
+        var messages: [(SettledPlace, hasState: Bool, bodyBytes: Int)] = []
         var next: [UInt8]?
         try self.index.read { transaction throws(StalkError) in
             try transaction.scan(self.messages, from: start) { key, value throws(StalkError) in
@@ -57,7 +57,8 @@ extension SettledTables {
                     try MessageStanding(reading: value, sequence: sequence)
                 }
                 let message = try MessageValue.read(value, sequence: sequence) { record, envelope throws(StalkError) in
-                    ((state ?? record.standing).place, bodyBytes: try Envelope(parsing: envelope).bodyBytes)
+                    let bodyBytes = try Envelope(parsing: envelope).bodyBytes
+                    return ((state ?? record.standing).place, hasState: state != nil, bodyBytes: bodyBytes)
                 }
                 messages.append(message)
                 return .next

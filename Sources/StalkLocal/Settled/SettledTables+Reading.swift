@@ -29,9 +29,12 @@ extension SettledTables {
         }
     }
 
+    /// - Parameter place: The place in line that led to the message, and whether that announces a record in `states`;
+    ///   `nil` when nothing did.
     private func message(
         _ sequence: UInt64,
-        _ transaction: borrowing ReadTransaction
+        _ transaction: borrowing ReadTransaction,
+        from place: (key: OrderKey, hasState: Bool)? = nil
     ) throws(StalkError) -> SettledMessage? {
         try withKey(KeyBuilder.message(sequence)) { key throws(StalkError) in
             let state = try transaction.withValue(self.states, key) { value throws(StalkError) in
@@ -39,6 +42,7 @@ extension SettledTables {
             }
             return try transaction.withValue(self.messages, key) { value throws(StalkError) in
                 try MessageValue.read(value, sequence: sequence) { record, envelope throws(StalkError) in
+                    if state == nil { try self.checkHasNoState(record.standing, transaction, from: place) }
                     let content = MessageContent(
                         publishedAt: record.publishedAt,
                         headers: record.headers,
@@ -49,6 +53,37 @@ extension SettledTables {
                 }
             }
         }
+    }
+
+    /// Makes sure that a record in `states` which was not found was never written.
+    ///
+    /// LMDB finds nothing where a damaged page leads astray, and says so in the same way as when nothing is there. The
+    /// message would come with the attempts of long ago, or come back from the dead.
+    private func checkHasNoState(
+        _ standing: MessageStanding,
+        _ transaction: borrowing ReadTransaction,
+        from place: (key: OrderKey, hasState: Bool)?
+    ) throws(StalkError) {
+        let isAlone: Bool?
+        if let place {
+            isAlone = place.key == standing.key && !place.hasState
+        } else {
+            isAlone = try withKey(KeyBuilder.place(standing.queue, standing.key)) { key throws(StalkError) in
+                try transaction.withValue(self.ready, key) { value throws(StalkError) in !Self.announcesState(value) }
+            }
+        }
+        guard isAlone == true else {
+            throw StalkError(
+                .corruptValue,
+                "The message \(MessageID(sequence: standing.key.sequence)) has changed since it was settled, but what "
+                    + "has can't be found in the table states; run 'stalk verify'."
+            )
+        }
+    }
+
+    /// Whether the value of a row in `ready` says that its message has a record in `states`.
+    private static func announcesState(_ value: UnsafeRawBufferPointer) -> Bool {
+        value.count > 1 && value[1] == 1
     }
 
     /// A run of ready messages of a queue, first in line first.
@@ -73,7 +108,8 @@ extension SettledTables {
                     let next = OrderKey(priority: key.priority + 1, dueAt: .min, sequence: 0)
                     return .seek(KeyBuilder.place(queue, next))
                 }
-                if let message = try self.soundMessage(key.sequence, transaction, &run) {
+                let place = (key, Self.announcesState(value))
+                if let message = try self.soundMessage(key.sequence, transaction, from: place, &run) {
                     bytes += message.content.body.count + 200
                     run.messages.append(message)
                 }
@@ -100,10 +136,11 @@ extension SettledTables {
     private func soundMessage(
         _ sequence: UInt64,
         _ transaction: borrowing ReadTransaction,
+        from place: (key: OrderKey, hasState: Bool),
         _ run: inout ReadyRun
     ) throws(StalkError) -> SettledMessage? {
         do throws(StalkError) {
-            if let message = try self.message(sequence, transaction) { return message }
+            if let message = try self.message(sequence, transaction, from: place) { return message }
         } catch {
             guard error.code == .corruptValue else { throw error }
         }

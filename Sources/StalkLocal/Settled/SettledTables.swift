@@ -144,27 +144,33 @@ final class SettledTables: Sendable {
             }
             return
         }
-        if change.before != after.place {
-            try self.add(after.place, &transaction)
+        let hasState = change.content == nil || after.needsState
+        // The first record in `states` is announced in `ready`, also when the place stays.
+        if change.before != after.place || hasState {
+            try self.add(after.place, hasState: hasState, &transaction)
         }
         if let content = change.content, let envelope {
             var writer = ByteWriter(reserving: envelope.count + 64)
             MessageValue(standing: after, content: content, envelope: envelope).write(to: &writer)
             try transaction.append(self.messages, key, writer.bytes)
-            guard after.needsState else { return }
+            guard hasState else { return }
         }
         var writer = ByteWriter()
         after.write(to: &writer)
         try transaction.put(self.states, key, writer.bytes)
     }
 
-    private func add(_ place: SettledPlace, _ transaction: inout WriteTransaction) throws(StalkError) {
+    private func add(
+        _ place: SettledPlace,
+        hasState: Bool,
+        _ transaction: inout WriteTransaction
+    ) throws(StalkError) {
         let key = KeyBuilder.place(place.queue, place.key)
         guard !place.isDead else {
             try transaction.put(self.dead, key, [])
             return
         }
-        try transaction.put(self.ready, key, [place.isScheduled ? 1 : 0])
+        try transaction.put(self.ready, key, [place.isScheduled ? 1 : 0] + (hasState ? [1] : []))
         if place.isScheduled {
             let queue = KeyBuilder.queue(place.queue)
             try transaction.put(self.schedule, KeyBuilder.schedule(place.key.scheduleKey), queue)
