@@ -104,6 +104,17 @@ let package = Package(
         ),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),
+        // The fuzzers of Tests/Fuzzing/ over the inputs that were kept; that package builds the same for libFuzzer.
+        .testTarget(
+            name: "FuzzingTests",
+            dependencies: [
+                "StalkCLI", "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkTesting",
+                "StalkZstd",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Tests/Fuzzing/Sources",
+            exclude: ["Driver"]
+        ),
         .testTarget(
             name: "StalkCLITests",
             dependencies: [

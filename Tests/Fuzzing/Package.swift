@@ -18,9 +18,8 @@ let package = Package(
                 .product(name: "_StalkCLI", package: "stalk"),
                 .product(name: "_StalkLocal", package: "stalk"),
             ],
-            path: ".",
-            exclude: ["Corpus"],
-            sources: ["Checks", "Driver"]
+            path: "Sources",
+            exclude: ["Replay"]
         )
     ]
 )
