@@ -8,7 +8,7 @@ import Testing
 @testable import StalkCLI
 
 /// `stalk bench` and what it measures with.
-@Suite("Bench", .timeLimit(.minutes(2)))
+@Suite("Bench", .timeLimit(.minutes(10)))
 struct BenchTests {
     @Test("Reports runs and ceilings as JSON, and leaves nothing behind")
     func reportsAsJSON() async throws {

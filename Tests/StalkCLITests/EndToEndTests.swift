@@ -6,7 +6,7 @@ import Testing
 @testable import StalkCLI
 
 /// The binary against a real store.
-@Suite("End to end", .timeLimit(.minutes(2)))
+@Suite("End to end", .timeLimit(.minutes(10)))
 struct EndToEndTests {
     @Test("One message is put, seen, taken, and gone")
     func oneMessage() async throws {

@@ -3,7 +3,7 @@ import Subprocess
 import Testing
 
 /// The promise of `get --ack`, kept under kill -9.
-@Suite(.timeLimit(.minutes(3))) struct KilledTakerTests {
+@Suite(.timeLimit(.minutes(10))) struct KilledTakerTests {
     @Test("A file comes back byte for byte, although its taker is killed again and again")
     func everyLineComesBack() async throws {
         try await EndToEndTests.withStore { store in

@@ -6,7 +6,7 @@ import Testing
 @testable import StalkCLI
 
 /// Places as the system gives them to the command: modes, users and mounts.
-@Suite("Places", .timeLimit(.minutes(2))) struct PlaceTests {
+@Suite("Places", .timeLimit(.minutes(10))) struct PlaceTests {
     @Test("Files are the owner's alone, whatever the umask", arguments: ["000", "022", "077", "777"])
     func umask(mask: String) async throws {
         try await EndToEndTests.withStore { store in

@@ -61,7 +61,7 @@ struct ShellCommandTests {
         #expect(ShellCommand.variableName(ofHeader: "a.b_9") == "STALK_HEADER_A_B_9")
     }
 
-    @Test("A command that takes too long is ended, with what it started", .timeLimit(.minutes(1)))
+    @Test("A command that takes too long is ended, with what it started", .timeLimit(.minutes(10)))
     func timeout() async throws {
         try await withTemporaryDirectory { directory in
             let script = "sleep 60 & echo $! > \(directory)/child; echo start >&2; wait"
@@ -73,18 +73,18 @@ struct ShellCommandTests {
         }
     }
 
-    @Test("A command that ignores SIGTERM is killed", .timeLimit(.minutes(1)))
+    @Test("A command that ignores SIGTERM is killed", .timeLimit(.minutes(10)))
     func stubborn() async throws {
         let outcome = try await Self.run("trap '' TERM; while :; do sleep 1; done", timeout: .milliseconds(300))
         #expect(outcome == .retry(reason: "timed out after 300ms"))
     }
 
-    @Test("A command that leaves something running in the background has ended all the same", .timeLimit(.minutes(1)))
+    @Test("A command that leaves something running in the background has ended all the same", .timeLimit(.minutes(10)))
     func background() async throws {
         #expect(try await Self.run("sleep 20 & exit 3") == .retry(reason: "exit 3"))
     }
 
-    @Test("Cancelling kills the command", .timeLimit(.minutes(1)))
+    @Test("Cancelling kills the command", .timeLimit(.minutes(10)))
     func cancelled() async throws {
         try await withTemporaryDirectory { directory in
             let path = directory + "/started"

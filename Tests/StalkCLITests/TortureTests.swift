@@ -6,7 +6,7 @@ import Testing
 
 @testable import StalkCLI
 
-@Suite("The torture", .timeLimit(.minutes(5)))
+@Suite("The torture", .timeLimit(.minutes(10)))
 struct TortureTests {
     @Test("Every event comes back from its line")
     func events() {

@@ -5,7 +5,7 @@ import Testing
 @testable import StalkCLI
 
 /// `stalk work` against a real store.
-@Suite("Work, end to end", .timeLimit(.minutes(2)))
+@Suite("Work, end to end", .timeLimit(.minutes(10)))
 struct WorkTests {
     @Test("Each message runs the command once; outcomes are counted")
     func outcomes() async throws {

@@ -4,7 +4,7 @@ import Testing
 
 @testable import StalkCLI
 
-@Suite("Worker run", .timeLimit(.minutes(1)))
+@Suite("Worker run", .timeLimit(.minutes(10)))
 struct WorkerRunTests {
     @Test("The command's exit code decides over each message, until the queue is drained")
     func outcomes() async throws {

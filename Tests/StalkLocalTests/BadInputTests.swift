@@ -7,7 +7,7 @@ import Testing
 @testable import StalkLocal
 
 /// Bad input, by name: a typed error and a clear sentence, and nothing lost or half done.
-@Suite(.timeLimit(.minutes(1))) struct BadInputTests {
+@Suite(.timeLimit(.minutes(10))) struct BadInputTests {
     private static func code(opening path: String, _ options: LocalStoreOptions) async -> StalkError? {
         do {
             try await LocalStore.open(at: path, options: options).close()

@@ -5,7 +5,7 @@ import Testing
 @testable import StalkLocal
 
 /// Bodies are compressed where they settle, with a dictionary trained on their queue.
-@Suite(.timeLimit(.minutes(2))) struct CompressionTests {
+@Suite(.timeLimit(.minutes(10))) struct CompressionTests {
     private static func record(_ number: Int, _ random: inout SeededGenerator) -> Message {
         let words = (0..<8).map { _ in ["lib", "dev", "common", "doc", "python3", "perl", "tools"][random.below(7)] }
         return Message(

@@ -6,7 +6,7 @@ import Testing
 @testable import StalkLocal
 
 /// A disk that is really full: a small tmpfs, which only root can mount.
-@Suite(.timeLimit(.minutes(2))) struct FullDiskTests {
+@Suite(.timeLimit(.minutes(10))) struct FullDiskTests {
     private static func withSmallDisk(_ body: (String) async throws -> Void) async throws {
         let path = FileManager.default.temporaryDirectory.path + "/stalk-disk-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)

@@ -6,7 +6,7 @@ import Testing
 @testable import StalkLocal
 
 /// Stores that earlier builds wrote open, whole; those of a newer format are not touched.
-@Suite(.timeLimit(.minutes(2))) struct GoldenTests {
+@Suite(.timeLimit(.minutes(10))) struct GoldenTests {
     /// Unpacks a store of `Golden/`.
     private static func unpack(_ name: String) throws -> TemporaryStore {
         // Its clock is behind that of the golden store, whose own goes on from where it was: what is late stays so.

@@ -5,7 +5,7 @@ import Testing
 @testable import StalkLocal
 
 @Suite struct LocalConformanceTests {
-    @Test(.timeLimit(.minutes(1)), arguments: CollectorCheck.allCases)
+    @Test(.timeLimit(.minutes(10)), arguments: CollectorCheck.allCases)
     func localQueueKeeps(check: CollectorCheck) async throws {
         let harness = try await LocalHarness()
         let outcome = try await CollectorConformance(harness).run(check)

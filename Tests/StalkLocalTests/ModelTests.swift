@@ -6,7 +6,7 @@ import Testing
 
 /// Plays random histories, kills and reopenings included, against a model that says at every step what must be there.
 @Suite struct ModelTests {
-    @Test(.timeLimit(.minutes(5)), arguments: 0..<24 as Range<UInt64>)
+    @Test(.timeLimit(.minutes(10)), arguments: 0..<24 as Range<UInt64>)
     func historyFollowsModel(seed: UInt64) async throws {
         var history = try await History(seed: seed)
         for _ in 0..<150 { try await history.step() }

@@ -6,7 +6,7 @@ import Testing
 @testable import StalkLocal
 
 /// Places that a store must not trust: what is refused stays as it is.
-@Suite(.timeLimit(.minutes(2))) struct PlaceTests {
+@Suite(.timeLimit(.minutes(10))) struct PlaceTests {
     /// Each file and directory of a store in turn is a link to the real one, somewhere else.
     @Test(arguments: [
         "STALK", "lock", "ballast", "log", "log/SEGMENT", "index", "index/data.mdb", "index/lock.mdb",

@@ -5,7 +5,7 @@ import Testing
 @testable import StalkLocal
 
 /// What survives the death of the owner, settled in LMDB or only in the log.
-@Suite(.timeLimit(.minutes(1))) struct RecoveryTests {
+@Suite(.timeLimit(.minutes(10))) struct RecoveryTests {
     /// Where the messages are when the owner dies.
     enum Settling: CaseIterable, Sendable {
         case logOnly

@@ -6,7 +6,7 @@ import Testing
 @testable import StalkLocal
 
 /// Delays and leases against clocks that misbehave.
-@Suite(.timeLimit(.minutes(1))) struct ScheduleTests {
+@Suite(.timeLimit(.minutes(10))) struct ScheduleTests {
     private static func texts(_ queue: LocalQueue) async throws -> [String] {
         try await queue.take(TakeRequest(max: 100, lease: .seconds(3600))).map(\.text)
     }

@@ -279,7 +279,7 @@ import Testing
         #expect(try reading.summary?.damage.map(\.place) == [log.place(2), log.place(7)])
     }
 
-    @Test("A segment that was used twice under one number is damage, not read for ever", .timeLimit(.minutes(1)))
+    @Test("A segment that was used twice under one number is damage, not read for ever", .timeLimit(.minutes(10)))
     func segmentUsedTwice() throws {
         var log = try ScriptedLog()
         try log.append(frames: 10)

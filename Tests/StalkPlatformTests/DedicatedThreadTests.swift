@@ -8,7 +8,7 @@ import Testing
     import Glibc
 #endif
 
-@Suite(.timeLimit(.minutes(1))) struct DedicatedThreadTests {
+@Suite(.timeLimit(.minutes(10))) struct DedicatedThreadTests {
     @Test func joinReturnsAfterTheBodyHasEnded() throws {
         let (started, released) = (try Waker(), try Waker())
         let hasEnded = Locked(false)

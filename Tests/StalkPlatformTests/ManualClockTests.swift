@@ -4,7 +4,7 @@ import StalkTesting
 import Synchronization
 import Testing
 
-@Suite(.timeLimit(.minutes(1))) struct ManualClockTests {
+@Suite(.timeLimit(.minutes(10))) struct ManualClockTests {
     @Test func standsStillUntilItIsAdvanced() {
         let clock = ManualClock(wall: Timestamp(millisecondsSince1970: 5000), bootID: "boot-7")
         #expect(clock.bootID == "boot-7")
@@ -107,7 +107,7 @@ import Testing
 }
 
 /// The same clock as the engine's: it blocks threads instead of suspending tasks.
-@Suite(.timeLimit(.minutes(1))) struct ManualStoreClockTests {
+@Suite(.timeLimit(.minutes(10))) struct ManualStoreClockTests {
     @Test func aDeadlineThatHasComeDoesNotBlock() throws {
         let clock = ManualClock()
         let waker = try Waker()

@@ -10,7 +10,7 @@ extension BootTime {
     }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct WakerTests {
+@Suite(.timeLimit(.minutes(10))) struct WakerTests {
     private let clock = SystemStoreClock()
 
     @Test func aSignalBeforeTheWaitIsNotLost() throws {

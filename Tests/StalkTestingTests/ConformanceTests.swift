@@ -3,14 +3,14 @@ import StalkTesting
 import Testing
 
 @Suite struct ConformanceTests {
-    @Test(.timeLimit(.minutes(1)), arguments: CollectorCheck.allCases)
+    @Test(.timeLimit(.minutes(10)), arguments: CollectorCheck.allCases)
     func inMemoryCollectorKeeps(check: CollectorCheck) async throws {
         let outcome = try await CollectorConformance(InMemoryHarness()).run(check)
         let needsLess: Set<CollectorCheck> = [.missingExtensionIsRefused, .missingAtomicPublishIsRefused]
         #expect((outcome == .passed) != needsLess.contains(check), "\(outcome)")
     }
 
-    @Test(.timeLimit(.minutes(1)), arguments: CollectorCheck.allCases)
+    @Test(.timeLimit(.minutes(10)), arguments: CollectorCheck.allCases)
     func humbleBackendKeeps(check: CollectorCheck) async throws {
         var harness = InMemoryHarness()
         harness.capabilities = .humble
@@ -25,7 +25,7 @@ import Testing
         #expect((outcome == .passed) != needsMore.contains(check), "\(outcome)")
     }
 
-    @Test(.timeLimit(.minutes(1)), arguments: PlantedBug.all)
+    @Test(.timeLimit(.minutes(10)), arguments: PlantedBug.all)
     func findsPlanted(bug: PlantedBug) async throws {
         var harness = InMemoryHarness(bug: bug)
         harness.timing.patience = .milliseconds(200)

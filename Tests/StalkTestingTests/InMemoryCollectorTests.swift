@@ -3,7 +3,7 @@ import StalkTesting
 import Testing
 
 /// What the conformance suite can't see from outside.
-@Suite(.timeLimit(.minutes(1))) struct InMemoryCollectorTests {
+@Suite(.timeLimit(.minutes(10))) struct InMemoryCollectorTests {
     let clock = ManualClock()
 
     func makeCollector() async throws -> InMemoryCollector {
@@ -120,7 +120,7 @@ import Testing
     }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct ManualClockTests {
+@Suite(.timeLimit(.minutes(10))) struct ManualClockTests {
     @Test func sleeperCountEndsWhenCancelled() async {
         let clock = ManualClock()
         await withTaskGroup(of: Void.self) { group in

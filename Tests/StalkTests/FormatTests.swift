@@ -3,7 +3,7 @@ import Stalk
 import Testing
 
 /// A reader of the log that was made from docs/format.md alone, so that the page can't differ from what is written.
-@Suite(.timeLimit(.minutes(1))) struct FormatTests {
+@Suite(.timeLimit(.minutes(10))) struct FormatTests {
     @Test func exampleIsAsItsTableSays() throws {
         let bytes = try Repository.firstBlock("hex", of: "docs/format.md")
             .flatMap { $0.split(separator: " ") }

@@ -3,7 +3,7 @@ import Stalk
 import Testing
 
 /// What README.md shows is what was compiled and run here.
-@Suite(.timeLimit(.minutes(1))) struct ReadmeTests {
+@Suite(.timeLimit(.minutes(10))) struct ReadmeTests {
     /// The program of README.md, line by line; only the path of the store differs.
     private static func program(at path: String) async throws {
         let store = try await LocalStore.open(at: path)

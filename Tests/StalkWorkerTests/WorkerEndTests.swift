@@ -7,7 +7,7 @@ import StalkWorker
 import Testing
 
 /// How a worker ends, and how it lives through a backend's absence.
-@Suite(.timeLimit(.minutes(1))) struct WorkerEndTests {
+@Suite(.timeLimit(.minutes(10))) struct WorkerEndTests {
     let clock = ManualClock()
     let collector: FaultyCollector
 

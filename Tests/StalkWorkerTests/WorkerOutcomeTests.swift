@@ -6,7 +6,7 @@ import StalkWorker
 import Testing
 
 /// What becomes of a message, from the handler to the queue.
-@Suite(.timeLimit(.minutes(1))) struct WorkerOutcomeTests {
+@Suite(.timeLimit(.minutes(10))) struct WorkerOutcomeTests {
     let clock = ManualClock()
     let collector: InMemoryCollector
 

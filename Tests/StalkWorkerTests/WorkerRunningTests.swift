@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 
 /// How a worker takes, keeps leases and cancels, while it runs.
-@Suite(.timeLimit(.minutes(1))) struct WorkerRunningTests {
+@Suite(.timeLimit(.minutes(10))) struct WorkerRunningTests {
     let clock = ManualClock()
 
     func collector(_ change: (inout CollectorCapabilities) -> Void = { _ in }) throws -> FaultyCollector {

@@ -6,7 +6,7 @@ import Testing
 @testable import StalkLocal
 
 /// A backup is a whole store or is not there.
-@Suite(.timeLimit(.minutes(5))) struct BackupTests {
+@Suite(.timeLimit(.minutes(10))) struct BackupTests {
     private static func copy(of temporary: TemporaryStore, at path: String) -> TemporaryStore {
         var copy = TemporaryStore(clock: temporary.clock, path: path)
         copy.options = temporary.options

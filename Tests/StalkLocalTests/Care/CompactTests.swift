@@ -7,7 +7,7 @@ import Testing
 @testable import StalkLocal
 
 /// Compacting gives space back and changes nothing else.
-@Suite(.timeLimit(.minutes(5))) struct CompactTests {
+@Suite(.timeLimit(.minutes(10))) struct CompactTests {
     /// A store with some messages left of many.
     private static func store(_ temporary: TemporaryStore) async throws -> LocalStore {
         let store = try await temporary.open()

@@ -7,7 +7,7 @@ import Testing
 @testable import StalkLocal
 
 /// What is wrong with a place is said, and a sound one is not blamed.
-@Suite(.timeLimit(.minutes(1))) struct DoctorTests {
+@Suite(.timeLimit(.minutes(10))) struct DoctorTests {
     private static let machine = MachineFacts(
         wall: 1_800_000_000_000,
         sinceBoot: 5000,

@@ -7,7 +7,7 @@ import Testing
 @testable import StalkLocal
 
 /// Damage of every kind is planned for without a trace, mended when told to, and what was whole stays whole.
-@Suite(.timeLimit(.minutes(5))) struct RepairTests {
+@Suite(.timeLimit(.minutes(10))) struct RepairTests {
     @Test(arguments: StoreDamage.all)
     func damageIsMended(_ damage: StoreDamage) async throws {
         let sample = try await SampleStore()

@@ -7,7 +7,7 @@ import Testing
 @testable import StalkLocal
 
 /// Verify finds what is wrong, names its file, and changes nothing.
-@Suite(.timeLimit(.minutes(5))) struct VerifyTests {
+@Suite(.timeLimit(.minutes(10))) struct VerifyTests {
     @Test func intactStoreIsIntact() async throws {
         let sample = try await SampleStore()
         defer { sample.remove() }
