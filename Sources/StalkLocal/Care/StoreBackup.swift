@@ -63,7 +63,7 @@ struct StoreBackup {
         defer { _ = lock }
         try Self.clear(copy)
         do throws(StalkError) {
-            try LocalStore.checkRoom(for: index.statistics().liveBytes + (1 << 18), in: copy)
+            try StoreCompaction.checkRoom(for: index.statistics().liveBytes + (1 << 18), in: copy)
             try self.fill(copy, from: index)
             let report = try self.verify(copy)
             try self.checkTarget()

@@ -33,16 +33,40 @@ extension LocalStore {
                 throw StalkError(.unsupported, "Only an index in LMDB can be compacted.")
             }
             let before = index.fileBytes
-            try Self.checkRoom(for: index.statistics().liveBytes, in: self.core.directory)
-            do throws(StalkError) {
-                try index.compact()
-            } catch {
-                // Without an index the store can do nothing more: what was acknowledged is in the log and in one of the
-                // two files.
-                if !index.isOpen { self.core.step { engine, _ in engine.fail(error) } }
-                throw error
-            }
+            try StoreCompaction.compact(index, liveBytes: index.statistics().liveBytes, of: self.core)
             return CompactionReport(bytesBefore: before, bytesAfter: index.fileBytes)
+        }
+    }
+}
+
+/// When the engine compacts its index without being asked.
+enum CompactionRule {
+    /// A file of this size is too small to be worth the work, in bytes.
+    static let leastFileBytes = 16 << 20
+    /// While the store is busy, checkpoints wait for no larger copy than this, in bytes.
+    static let mostLiveBytesWhileBusy = 64 << 20
+
+    /// Whether it is worth counting what is live.
+    static func mayApply(toFileOf fileBytes: Int) -> Bool { fileBytes >= Self.leastFileBytes }
+
+    /// Whether less than a quarter of the file is live, and copying it holds nobody up.
+    static func isWorthwhile(fileBytes: Int, liveBytes: Int, isIdle: Bool) -> Bool {
+        Self.mayApply(toFileOf: fileBytes) && liveBytes < fileBytes / 4
+            && (isIdle || liveBytes <= Self.mostLiveBytesWhileBusy)
+    }
+}
+
+/// Puts a smaller copy of the index in its place.
+enum StoreCompaction {
+    static func compact(_ index: Environment, liveBytes: Int, of core: StoreCore) throws(StalkError) {
+        try Self.checkRoom(for: liveBytes, in: core.directory)
+        do throws(StalkError) {
+            try index.compact()
+        } catch {
+            // Without an index the store can do nothing more: what was acknowledged is in the log and in one of the
+            // two files.
+            if !index.isOpen { core.step { engine, _ in engine.fail(error) } }
+            throw error
         }
     }
 

@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkFiles
+internal import StalkIndex
 internal import StalkLog
 internal import Synchronization
 
@@ -34,6 +35,8 @@ struct KeeperWorker: StoreWorker {
         case settling(Checkpoint, end: Int, free: [Segment])
         /// The log does without these segments.
         case recycling(Checkpoint, ArraySlice<Segment>)
+        /// The checkpoint is over; the index may be far larger than what is in it.
+        case compacting(isIdle: Bool)
     }
 
     /// How many messages memory settles in a step, so that nobody waits long for the lock.
@@ -62,6 +65,7 @@ struct KeeperWorker: StoreWorker {
         case .applying(let checkpoint): self.apply(checkpoint)
         case .settling(let checkpoint, let end, let free): self.settle(checkpoint, end: end, free)
         case .recycling(let checkpoint, let segments): self.recycle(segments, checkpoint)
+        case .compacting(let isIdle): self.compactIfWorthwhile(isIdle: isIdle)
         }
         return .goOn
     }
@@ -243,13 +247,26 @@ struct KeeperWorker: StoreWorker {
     }
 
     private mutating func endCheckpoint(_ checkpoint: Checkpoint) {
-        self.phase = .idle
+        self.phase = .compacting(isIdle: checkpoint.isIdle)
         if checkpoint.isIdle { self.trimSpares(to: self.worthKeeping(isIdle: true)) }
         if self.core.directory.freeBytes ?? .max > 4 * Ballast.byteCount {
             self.attempt { () throws(StalkError) in try Ballast.make(in: self.core.directory) }
         }
         self.core.step { engine, _ in engine.noticeCheckpoint(.success(())) }
         if let error = checkpoint.lackOfRoom { self.refuseWhatWaitsForRoom(error) }
+    }
+
+    /// Gives space of finished messages back, when little else is left in the index.
+    private mutating func compactIfWorthwhile(isIdle: Bool) {
+        self.phase = .idle
+        self.attempt { () throws(StalkError) in
+            guard let index = self.core.tables.index as? Environment,
+                CompactionRule.mayApply(toFileOf: index.fileBytes),
+                let live = try? index.statistics().liveBytes,
+                CompactionRule.isWorthwhile(fileBytes: index.fileBytes, liveBytes: live, isIdle: isIdle)
+            else { return }
+            try StoreCompaction.compact(index, liveBytes: live, of: self.core)
+        }
     }
 
     /// How many prepared segments are worth keeping.
