@@ -34,10 +34,12 @@ package final class Compressor {
     ///
     /// The body is stored as it is when it is small, when it does not shrink by a sixteenth, and when zstd fails.
     ///
+    /// - Parameter isTried: Whether to try to compress it at all.
     /// - Throws: ``StalkError`` with ``StalkError/Code/bodyTooLarge`` for 4 GiB and more; what the closure throws.
     package func withEnvelope<R>(
         for body: UnsafeRawBufferPointer,
         dictionary: CompressionDictionary? = nil,
+        isTried: Bool = true,
         _ use: (UnsafeRawBufferPointer) throws(StalkError) -> R
     ) throws(StalkError) -> R {
         guard let bodyBytes = UInt32(exactly: body.count) else {
@@ -49,9 +51,48 @@ package final class Compressor {
         return try self.scratch.withUnsafeMutableBufferPointer { scratch throws(StalkError) in
             let target = UnsafeMutableRawBufferPointer(scratch)
             let count =
-                self.writeFrame(of: body, bodyBytes, dictionary, to: target)
+                (isTried ? self.writeFrame(of: body, bodyBytes, dictionary, to: target) : nil)
                 ?? Self.writeRaw(body, bodyBytes, to: target)
             return try use(UnsafeRawBufferPointer(rebasing: target[..<count]))
+        }
+    }
+
+    /// Hands the envelope of a body to a closure, and tries to compress it only if the bodies before it were worth it.
+    ///
+    /// - Parameter compressibility: What is known of the bodies before it.
+    /// - Throws: As the variant without it.
+    package func withEnvelope<R>(
+        for body: [UInt8],
+        dictionary: CompressionDictionary?,
+        as compressibility: inout Compressibility,
+        _ use: (UnsafeRawBufferPointer) throws(StalkError) -> R
+    ) throws(StalkError) -> R {
+        guard body.count >= Self.compressedBytesMin else {
+            return try self.withEnvelope(for: body, dictionary: nil, isTried: false, use)
+        }
+        let isTried = compressibility.wantsTrial()
+        var isCompressed = false
+        defer { if isTried { compressibility.note(isCompressed: isCompressed) } }
+        return try self.withEnvelope(for: body, dictionary: dictionary, isTried: isTried) {
+            envelope throws(StalkError) in
+            isCompressed = envelope.first != Envelope.Kind.raw.rawValue
+            return try use(envelope)
+        }
+    }
+
+    private func withEnvelope<R>(
+        for body: [UInt8],
+        dictionary: CompressionDictionary?,
+        isTried: Bool,
+        _ use: (UnsafeRawBufferPointer) throws(StalkError) -> R
+    ) throws(StalkError) -> R {
+        try body.withUnsafeBufferPointer { body throws(StalkError) in
+            try self.withEnvelope(
+                for: UnsafeRawBufferPointer(body),
+                dictionary: dictionary,
+                isTried: isTried,
+                use
+            )
         }
     }
 
@@ -79,8 +120,7 @@ package final class Compressor {
         guard body.count >= Self.compressedBytesMin else { return nil }
         let kind: Envelope.Kind = dictionary == nil ? .zstd : .zstdWithDictionary
         let header = Envelope.writeHeader(kind, bodyBytes: bodyBytes, dictionaryID: dictionary?.id, to: target)
-        // With no more room than a frame is worth, zstd gives up by itself: on random bytes at gigabytes per second, so
-        // no other test for what can't be compressed pays.
+        // With no more room than a frame is worth, zstd gives up by itself.
         let room = UnsafeMutableRawBufferPointer(rebasing: target[header..<header + body.count - body.count / 16])
         // A frame that it gave up on is still open, and until that is dropped the last dictionary would stay.
         ZSTD_CCtx_reset(self.context, ZSTD_reset_session_only)

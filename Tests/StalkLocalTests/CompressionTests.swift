@@ -46,7 +46,9 @@ import Testing
             after: MessageStanding(queue: 1, key: .first, isScheduled: false),
             content: MessageContent(publishedAt: 0, headers: [:], extensions: [], body: sample)
         )
-        let envelope = try #require(try store.core.tables.bodies.envelopes(for: [change])[0])
+        let envelope = try #require(
+            try store.core.tables.bodies.withEnvelopes(of: [change]) { _, _, envelope in [UInt8](envelope) }[0]
+        )
         #expect(envelope[0] == 2, "not compressed with a dictionary")
         #expect(envelope.count < sample.count / 2)
         try await store.close()

@@ -27,6 +27,10 @@ package struct ByteWriter: Sendable {
         self.bytes.append(contentsOf: contents)
     }
 
+    package mutating func write(_ contents: UnsafeRawBufferPointer) {
+        self.bytes.append(contentsOf: contents)
+    }
+
     package mutating func write(_ text: String) {
         self.bytes.append(contentsOf: text.utf8)
     }

@@ -18,6 +18,8 @@ final class BodyCodec: Sendable {
         var decompression: [UInt32: DecompressionDictionary] = [:]
         /// The newest dictionary of each queue.
         var compression: [UInt32: CompressionDictionary] = [:]
+        /// Whether zstd makes the bodies of a queue smaller.
+        var compressibilities: [UInt32: Compressibility] = [:]
         /// Samples of the queues that are to get a dictionary next.
         var trainers: [UInt32: DictionaryTrainer] = [:]
         /// How many bodies of a queue settled since its last training.
@@ -68,21 +70,36 @@ final class BodyCodec: Sendable {
 
     // MARK: Bodies
 
-    /// The envelopes of the messages that LMDB does not hold yet, in the same order; `nil` for the others.
-    func envelopes(for changes: [SettleChange]) throws(StalkError) -> [[UInt8]?] {
+    /// Puts the bodies of the messages that LMDB does not hold yet into envelopes, and hands each one out in turn.
+    ///
+    /// - Parameter use: Makes something of a message and its envelope, whose bytes must not be kept.
+    /// - Returns: What `use` made, for each change; `nil` for those whose body LMDB holds.
+    func withEnvelopes<Made>(
+        of changes: [SettleChange],
+        _ use: (MessageStanding, MessageContent, UnsafeRawBufferPointer) -> Made
+    ) throws(StalkError) -> [Made?] {
         let compressor = try Compressor()
         let dictionaries = self.state.withLock { $0.compression }
-        var envelopes: [[UInt8]?] = []
-        envelopes.reserveCapacity(changes.count)
+        var compressibilities = self.state.withLock { $0.compressibilities }
+        var made: [Made?] = []
+        made.reserveCapacity(changes.count)
         for change in changes {
-            guard let content = change.content, let queue = change.after?.queue else {
-                envelopes.append(nil)
+            guard let content = change.content, let standing = change.after else {
+                made.append(nil)
                 continue
             }
-            envelopes.append(try compressor.envelope(for: content.body, dictionary: dictionaries[queue]))
+            made.append(
+                try compressor.withEnvelope(
+                    for: content.body,
+                    dictionary: dictionaries[standing.queue],
+                    as: &compressibilities[standing.queue, default: Compressibility()]
+                ) { envelope in use(standing, content, envelope) }
+            )
         }
+        let noticed = compressibilities
+        self.state.withLock { $0.compressibilities = noticed }
         self.sample(changes)
-        return envelopes
+        return made
     }
 
     /// The body in an envelope.

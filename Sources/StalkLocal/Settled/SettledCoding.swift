@@ -19,20 +19,26 @@ struct MessageValue {
     var publishedAt: Int64
     var headers: Headers
     var extensions: [UInt8]
-    /// The body as it is stored; see `StalkZstd`.
-    var envelope: [UInt8]
 
-    func write(to writer: inout ByteWriter) {
-        writer.write(self.standing.queue)
-        writer.write(self.standing.key.priority)
-        writer.write(self.standing.isScheduled ? Flags.scheduled : 0)
-        writer.write(self.publishedAt)
-        writer.write(self.standing.key.dueAt)
-        writer.write(UInt32(self.headers.isEmpty ? 0 : self.headers.encodedBytes))
-        writer.write(UInt16(self.extensions.count))
-        self.headers.write(to: &writer)
-        writer.write(self.extensions)
-        writer.write(self.envelope)
+    /// A record with the body in an envelope; see `StalkZstd`.
+    static func record(
+        of standing: MessageStanding,
+        _ content: MessageContent,
+        envelope: UnsafeRawBufferPointer
+    ) -> [UInt8] {
+        let headerBytes = content.headers.isEmpty ? 0 : content.headers.encodedBytes
+        var writer = ByteWriter(reserving: 28 + headerBytes + content.extensions.count + envelope.count)
+        writer.write(standing.queue)
+        writer.write(standing.key.priority)
+        writer.write(standing.isScheduled ? Flags.scheduled : 0)
+        writer.write(content.publishedAt)
+        writer.write(standing.key.dueAt)
+        writer.write(UInt32(headerBytes))
+        writer.write(UInt16(content.extensions.count))
+        content.headers.write(to: &writer)
+        writer.write(content.extensions)
+        writer.write(envelope)
+        return writer.bytes
     }
 
     /// Reads a record; the envelope is handed to a closure, so that it is not copied.
@@ -61,20 +67,11 @@ struct MessageValue {
         let extensionBytes = try Int(reader.read(UInt16.self))
         self.headers = try Headers(reading: reader.readBuffer(headerBytes))
         self.extensions = try reader.readBytes(extensionBytes)
-        self.envelope = []
         self.standing = MessageStanding(
             queue: queue,
             key: OrderKey(priority: priority, dueAt: dueAt, sequence: sequence),
             isScheduled: flags & Flags.scheduled != 0
         )
-    }
-
-    init(standing: MessageStanding, content: MessageContent, envelope: [UInt8]) {
-        self.standing = standing
-        self.publishedAt = content.publishedAt
-        self.headers = content.headers
-        self.extensions = content.extensions
-        self.envelope = envelope
     }
 }
 
@@ -205,10 +202,32 @@ extension StalkError {
 // MARK: - Keys
 
 extension KeyBuilder {
-    /// The key of a message: its number.
+    /// Builds the key of a message: its number.
+    mutating func setMessage(_ sequence: UInt64) {
+        self.reset()
+        self.append(sequence)
+    }
+
+    /// Builds the key of a place in line: queue, priority, due time, number.
+    mutating func setPlace(_ queue: UInt32, _ key: OrderKey) {
+        self.reset()
+        self.append(queue)
+        self.append(key.priority)
+        self.append(key.dueAt)
+        self.append(key.sequence)
+    }
+
+    /// Builds the key of a place in the schedule: due time, number.
+    mutating func setSchedule(_ key: ScheduleKey) {
+        self.reset()
+        self.append(key.dueAt)
+        self.append(key.sequence)
+    }
+
+    /// The key of a message.
     static func message(_ sequence: UInt64) -> [UInt8] {
         var builder = KeyBuilder()
-        builder.append(sequence)
+        builder.setMessage(sequence)
         return builder.bytes
     }
 
@@ -219,21 +238,17 @@ extension KeyBuilder {
         return builder.bytes
     }
 
-    /// The key of a place in line: queue, priority, due time, number.
+    /// The key of a place in line.
     static func place(_ queue: UInt32, _ key: OrderKey) -> [UInt8] {
         var builder = KeyBuilder()
-        builder.append(queue)
-        builder.append(key.priority)
-        builder.append(key.dueAt)
-        builder.append(key.sequence)
+        builder.setPlace(queue, key)
         return builder.bytes
     }
 
-    /// The key of a place in the schedule: due time, number.
+    /// The key of a place in the schedule.
     static func schedule(_ key: ScheduleKey) -> [UInt8] {
         var builder = KeyBuilder()
-        builder.append(key.dueAt)
-        builder.append(key.sequence)
+        builder.setSchedule(key)
         return builder.bytes
     }
 }

@@ -60,7 +60,7 @@ final class SettledTables: Sendable {
     /// The tables of a store.
     static let names = ["meta", "queues", "messages", "states", "ready", "schedule", "dead", "dictionaries"]
 
-    private static let metaKey = Array("store".utf8)
+    static let metaKey = Array("store".utf8)
 
     // MARK: The store as a whole
 
@@ -93,95 +93,6 @@ final class SettledTables: Sendable {
                 try self.bodies.add(dictionary: try reader.readUInt32(), record: value)
                 return .next
             }
-        }
-    }
-
-    // MARK: Checkpoints
-
-    /// Writes a checkpoint in one synced transaction.
-    ///
-    /// Compressing comes before it, so that the transaction stays short.
-    func apply(_ batch: SettleBatch) throws(StalkError) {
-        let changes = batch.changes.sorted { $0.sequence < $1.sequence }
-        let envelopes = try self.bodies.envelopes(for: changes)
-        let newDictionaries = self.bodies.newDictionaries()
-        try self.index.write { transaction throws(StalkError) in
-            for (change, envelope) in zip(changes, envelopes) {
-                try self.apply(change, envelope, &transaction)
-            }
-            for queue in batch.queues {
-                var writer = ByteWriter()
-                queue.write(to: &writer)
-                try transaction.put(self.queues, KeyBuilder.queue(queue.number), writer.bytes)
-            }
-            for dictionary in newDictionaries {
-                try transaction.put(self.dictionaries, KeyBuilder.queue(dictionary.id), dictionary.record)
-            }
-            // What the schedule has released stands among the ready ones alone.
-            let released = batch.meta.releasedThrough
-            let end = ScheduleKey(dueAt: released.dueAt, sequence: released.sequence)
-            try transaction.deleteRange(self.schedule, upTo: KeyBuilder.schedule(end) + [0])
-            var writer = ByteWriter()
-            batch.meta.write(to: &writer)
-            try transaction.put(self.meta, Self.metaKey, writer.bytes)
-        }
-        self.bodies.noteStored(newDictionaries)
-    }
-
-    private func apply(
-        _ change: SettleChange,
-        _ envelope: [UInt8]?,
-        _ transaction: inout WriteTransaction
-    ) throws(StalkError) {
-        let key = KeyBuilder.message(change.sequence)
-        if let before = change.before, change.after?.place != before {
-            try self.remove(before, &transaction)
-        }
-        guard let after = change.after else {
-            if change.before != nil {
-                try transaction.delete(self.messages, key)
-                try transaction.delete(self.states, key)
-            }
-            return
-        }
-        let hasState = change.content == nil || after.needsState
-        // The first record in `states` is announced in `ready`, also when the place stays.
-        if change.before != after.place || hasState {
-            try self.add(after.place, hasState: hasState, &transaction)
-        }
-        if let content = change.content, let envelope {
-            var writer = ByteWriter(reserving: envelope.count + 64)
-            MessageValue(standing: after, content: content, envelope: envelope).write(to: &writer)
-            try transaction.append(self.messages, key, writer.bytes)
-            guard hasState else { return }
-        }
-        var writer = ByteWriter()
-        after.write(to: &writer)
-        try transaction.put(self.states, key, writer.bytes)
-    }
-
-    private func add(
-        _ place: SettledPlace,
-        hasState: Bool,
-        _ transaction: inout WriteTransaction
-    ) throws(StalkError) {
-        let key = KeyBuilder.place(place.queue, place.key)
-        guard !place.isDead else {
-            try transaction.put(self.dead, key, [])
-            return
-        }
-        try transaction.put(self.ready, key, [place.isScheduled ? 1 : 0] + (hasState ? [1] : []))
-        if place.isScheduled {
-            let queue = KeyBuilder.queue(place.queue)
-            try transaction.put(self.schedule, KeyBuilder.schedule(place.key.scheduleKey), queue)
-        }
-    }
-
-    private func remove(_ place: SettledPlace, _ transaction: inout WriteTransaction) throws(StalkError) {
-        let key = KeyBuilder.place(place.queue, place.key)
-        try transaction.delete(place.isDead ? self.dead : self.ready, key)
-        if place.isScheduled {
-            try transaction.delete(self.schedule, KeyBuilder.schedule(place.key.scheduleKey))
         }
     }
 }
