@@ -1,5 +1,5 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import kill, power, syscalls
+from attacks import device, kill, power, syscalls
 
-ALL = [kill.ATTACK, power.ATTACK, syscalls.ATTACK]
+ALL = [kill.ATTACK, power.ATTACK, device.ATTACK, syscalls.ATTACK]

@@ -2,6 +2,7 @@
  *
  *   STALK_FAKE_SYNC=all           every sync, of files and of directories; O_DSYNC is dropped as well
  *   STALK_FAKE_SYNC=directories   syncs of directories alone
+ *   STALK_FAKE_SYNC=errors        syncs are done, but never fail
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,24 +14,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int fakes_all(void) {
+static int has_mode(const char *wanted) {
     const char *mode = getenv("STALK_FAKE_SYNC");
-    return mode && !strcmp(mode, "all");
+    return mode && !strcmp(mode, wanted);
 }
+
+static int fakes_all(void) { return has_mode("all"); }
 
 static int is_faked(int fd) {
     struct stat status;
-    const char *mode = getenv("STALK_FAKE_SYNC");
-    if (!mode) return 0;
-    if (!strcmp(mode, "all")) return 1;
-    return fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
+    if (fakes_all()) return 1;
+    return has_mode("directories") && fstat(fd, &status) == 0 && S_ISDIR(status.st_mode);
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-int fsync(int fd) { return is_faked(fd) ? 0 : REAL(fsync)(fd); }
+static int hidden(int result) { return has_mode("errors") ? 0 : result; }
 
-int fdatasync(int fd) { return is_faked(fd) ? 0 : REAL(fdatasync)(fd); }
+int fsync(int fd) { return is_faked(fd) ? 0 : hidden(REAL(fsync)(fd)); }
+
+int fdatasync(int fd) { return is_faked(fd) ? 0 : hidden(REAL(fdatasync)(fd)); }
 
 int syncfs(int fd) { return fakes_all() ? 0 : REAL(syncfs)(fd); }
 

@@ -5,6 +5,7 @@ Everything destructive happens below a directory of the attack's own, on loop de
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -209,10 +210,20 @@ class Disk:
         """Takes the room of the file system but for so many bytes; returns the file that takes it."""
         path = self.mount_point / "filler"
         with open(path, "wb") as file:
-            status = os.statvfs(self.mount_point)
-            free = status.f_bavail * status.f_frsize - leave
-            if free > 0:
-                os.posix_fallocate(file.fileno(), 0, free)
+            taken = 0
+            while True:
+                status = os.statvfs(self.mount_point)
+                size = min(status.f_bavail * status.f_frsize - leave, 4 << 20)
+                if size <= 0:
+                    break
+                try:
+                    os.posix_fallocate(file.fileno(), taken, size)
+                except OSError as error:
+                    # Others take room meanwhile.
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    break
+                taken += size
         return path
 
 

@@ -36,6 +36,7 @@ require_torture() {
     command -v apt-get > /dev/null || return 0
     require_packages 'command -v cc' gcc libc6-dev
     require_packages 'command -v mkfs.ext4 && command -v mkfs.xfs && command -v losetup' e2fsprogs xfsprogs mount
+    require_packages 'command -v nbdkit && command -v nbdfuse' nbdkit libnbd-bin
     require_packages 'command -v strace' strace
     require_packages 'command -v python3' python3
 }
