@@ -101,4 +101,44 @@ import Testing
             #expect(try await LocalStore.verify(at: path + "/store").problems.isEmpty)
         }
     }
+
+    /// Where there is no room for a new segment the log goes on in its last one, which may be smaller than new ones are.
+    @Test func smallerSegmentOfAnEarlierOwnerIsNotLeft() async throws {
+        var temporary = TemporaryStore()
+        defer { temporary.remove() }
+        let store = try await temporary.open()
+        try await store.queue("q").publish(Message([UInt8](repeating: 1, count: 60_000)))
+        await store.abandon()
+        // Nothing is left of the room that the first owner had prepared.
+        let log = "\(temporary.path)/log"
+        for name in try FileManager.default.contentsOfDirectory(atPath: log).sorted().dropFirst() {
+            try FileManager.default.removeItem(atPath: "\(log)/\(name)")
+        }
+
+        temporary.options.segmentBytes = 512 << 10
+        var opening = StoreOpening(path: temporary.path, options: temporary.options)
+        opening.disk = { directory in
+            let disk = FaultyDirectory(directory)
+            disk.inject(DiskFault(.fillWithZeros, error: .diskFull, isLasting: true))
+            return disk
+        }
+        let crowded = try await LocalStore.open(opening)
+        let queue = try crowded.queue("q")
+        var published = 1
+        for _ in 0..<20 {
+            let body = (0..<20_000).map { _ in UInt8.random(in: 0...255) }
+            let result = try await queue.publish([Message(body)])[0]
+            guard case .success = result else { break }
+            published += 1
+        }
+        #expect(published > 1, "the log did not go on in its last segment")
+        await crowded.abandon()
+        for name in try FileManager.default.contentsOfDirectory(atPath: log) {
+            let size = try FileManager.default.attributesOfItem(atPath: "\(log)/\(name)")[.size] as? Int
+            #expect(size == 256 << 10, "\(name) was written to behind its end")
+        }
+        let again = try await temporary.open()
+        #expect(try await again.stats().queues.first?.ready == published)
+        try await again.close()
+    }
 }

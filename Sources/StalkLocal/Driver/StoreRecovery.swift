@@ -241,6 +241,7 @@ struct StoreRecovery {
         return OpenedSegments(
             active: spares.removeFirst(),
             offset: 0,
+            room: self.options.segmentBytes,
             spares: spares,
             retired: retired,
             nextNumber: next
@@ -255,12 +256,14 @@ struct StoreRecovery {
         fullDisk: StalkError
     ) throws(StalkError) -> OpenedSegments {
         let reader = LogReader(directory: self.directory, store: store, settled: 0, fromDisk: false)
-        guard let end = summary.end, let last = retired.last, last.number == end.segment,
-            self.options.segmentBytes - end.offset > FrameHeader.byteCount * 16, try reader.isClean(behind: end)
-        else { throw fullDisk }
+        guard let end = summary.end, let last = retired.last, last.number == end.segment else { throw fullDisk }
+        // It may have been made with another size than segments have now, and only what it has is reserved.
+        let room = try last.file.size() - end.offset
+        guard room > FrameHeader.byteCount * 16, try reader.isClean(behind: end) else { throw fullDisk }
         return OpenedSegments(
             active: last,
             offset: end.offset,
+            room: room,
             spares: [],
             retired: retired.dropLast(),
             nextNumber: summary.lastSegment + 1
@@ -287,6 +290,8 @@ struct OpenedSegments {
     var active: Segment
     /// Where the log goes on in the active one.
     var offset: Int
+    /// How many bytes the active one has from there on.
+    var room: Int
     var spares: [Segment]
     var retired: [Segment]
     var nextNumber: UInt64
@@ -326,7 +331,7 @@ extension Engine {
         self.writtenThrough = lastFrame
         self.syncedThrough = lastFrame
         self.activeSegment = segments.active
-        self.room.remaining = self.limits.segmentBytes - segments.offset
+        self.room.remaining = segments.room
         self.room.spares = segments.spares
         self.retiredSegments = segments.retired.map { ($0, lastFrame: lastFrame) }
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
