@@ -6,6 +6,22 @@ internal import StalkCore
 struct LMDBCode: Error, Hashable, CustomStringConvertible {
     let rawValue: CInt
 
+    init(rawValue: CInt) {
+        self.rawValue = rawValue
+    }
+
+    /// What a commit returned.
+    ///
+    /// LMDB returns EIO for a write that was cut short, as a full disk does, without any call having failed. To ask the
+    /// disk for room afterwards tells the two apart only as long as nobody frees any.
+    ///
+    /// - Parameters:
+    ///   - status: What LMDB returned.
+    ///   - systemError: `errno` after the commit, which was 0 before it.
+    init(commit status: CInt, systemError: CInt) {
+        self.rawValue = status == EIO && systemError == 0 ? ENOSPC : status
+    }
+
     var description: String {
         guard let text = mdb_strerror(self.rawValue) else { return "LMDB code \(self.rawValue)" }
         return "\(String(cString: text)) (\(self.rawValue))"

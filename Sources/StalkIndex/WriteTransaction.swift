@@ -1,4 +1,5 @@
 internal import CLMDB
+internal import Glibc
 package import StalkCore
 
 /// Changes that are committed together or not at all, for the length of one ``Environment/write(_:)``.
@@ -32,8 +33,9 @@ package struct WriteTransaction: ~Copyable, Transaction {
         // LMDB frees its transaction whether or not it can commit.
         self.isOpen = false
         guard case .lmdb(let pointer) = self.handle else { return }
+        errno = 0
         let status = mdb_txn_commit(pointer)
-        guard status == MDB_SUCCESS else { throw LMDBCode(rawValue: status) }
+        guard status == MDB_SUCCESS else { throw LMDBCode(commit: status, systemError: errno) }
     }
 
     /// Opens a table for all transactions of the environment.

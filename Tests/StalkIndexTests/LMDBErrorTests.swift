@@ -26,6 +26,14 @@ import Testing
         #expect(cause.contains("(\(status))"))
     }
 
+    /// A full disk whose room came back at once looks like this: nothing else tells it from a failed one.
+    @Test func writeThatWasCutShortIsNoFailedDisk() {
+        #expect(StalkError.lmdb(LMDBCode(commit: EIO, systemError: 0).rawValue, "try it").code == .storageFull)
+        for (status, systemError) in [(EIO, EIO), (EIO, EINVAL), (ENOSPC, ENOSPC), (-30796, 0)] as [(CInt, CInt)] {
+            #expect(LMDBCode(commit: status, systemError: systemError).rawValue == status)
+        }
+    }
+
     @Test func dataFileThatIsNoFileIsRefused() throws {
         let directory = TemporaryDirectory()
         try #require(mkfifo(directory.dataFile, 0o600) == 0)
