@@ -1,5 +1,11 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import device, kill, power, syscalls
+from attacks import device, fulldisk, kill, power, syscalls
 
-ALL = [kill.ATTACK, power.ATTACK, device.ATTACK, syscalls.ATTACK]
+ALL = [
+    kill.ATTACK,
+    power.ATTACK,
+    device.ATTACK,
+    fulldisk.ATTACK,
+    syscalls.ATTACK,
+]

@@ -206,24 +206,36 @@ class Disk:
         finally:
             run("losetup", "-d", self.device, check=False)
 
-    def fill(self, leave: int) -> Path:
+    def free(self, name: str) -> None:
+        """Gives back the room that a file takes."""
+        (self.mount_point / name).unlink(missing_ok=True)
+
+    def fill(self, leave: int, name: str = "filler") -> Path:
         """Takes the room of the file system but for so many bytes; returns the file that takes it."""
-        path = self.mount_point / "filler"
-        with open(path, "wb") as file:
-            taken = 0
-            while True:
+        path = self.mount_point / name
+        taken, piece = 0, 16 << 20
+        try:
+            descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            return path
+        try:
+            # Piece by piece: others take room meanwhile, and the last of it is not to be had in one.
+            while piece >= 4096:
                 status = os.statvfs(self.mount_point)
-                size = min(status.f_bavail * status.f_frsize - leave, 4 << 20)
-                if size <= 0:
-                    break
+                if status.f_bavail * status.f_frsize - leave < piece:
+                    piece //= 2
+                    continue
                 try:
-                    os.posix_fallocate(file.fileno(), taken, size)
+                    os.posix_fallocate(descriptor, taken, piece)
+                    taken += piece
                 except OSError as error:
-                    # Others take room meanwhile.
                     if error.errno != errno.ENOSPC:
                         raise
-                    break
-                taken += size
+                    piece //= 2
+        finally:
+            os.close(descriptor)
         return path
 
 

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CHECK_TIMEOUT = 60
+CHECK_TIMEOUT = 180
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 
@@ -98,10 +98,17 @@ class Trial:
             shutil.copy(self.journal, journal)
         return Trial(self.stalk, store, journal)
 
-    def start(self, seed: int, *arguments: str, wrapper: list[str] | None = None, env: dict | None = None) -> Life:
+    def start(
+        self,
+        seed: int,
+        *arguments: str,
+        wrapper: list[str] | None = None,
+        env: dict | None = None,
+        output: object = None,
+    ) -> Life:
         """Starts a loader; every life of a store needs a seed of its own.
 
-        `wrapper` is a command that runs it, such as strace.
+        `wrapper` is a command that runs it, such as strace. `output` takes what it reports instead of the journal.
         """
         self.lives += 1
         command = [*(wrapper or []), str(self.stalk), "torture-load", "--store", str(self.store)]
@@ -110,7 +117,7 @@ class Trial:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=journal,
+                stdout=output or journal,
                 stderr=errors,
                 env={**os.environ, "SWIFT_BACKTRACE": "enable=no", **(env or {})},
                 start_new_session=True,
@@ -118,10 +125,10 @@ class Trial:
             )
         return Life(process, self.journal)
 
-    def check(self, *, settle: bool = True, close: bool = False) -> Verdict:
+    def check(self, *, settle: bool = True, close: bool = False, wrapper: list[str] | None = None) -> Verdict:
         """Compares the store with the journal, which is shortened when all is well."""
         settled = Path(f"{self.journal}.settled")
-        command = [str(self.stalk), "torture-check", "--json", "--store", str(self.store)]
+        command = [*(wrapper or []), str(self.stalk), "torture-check", "--json", "--store", str(self.store)]
         command += ["--journal", str(self.journal), "--settled", str(settled)]
         command += ["--close"] if close else []
         try:
@@ -144,6 +151,28 @@ class Trial:
         if verdict.good and settle:
             os.replace(settled, self.journal)
         return verdict
+
+    def mark(self) -> int:
+        """The place in the journal up to which something was reported by now."""
+        return self.journal.stat().st_size if self.journal.exists() else 0
+
+    def said(self, begin: int, word: str) -> int:
+        """How many whole lines behind a mark begin with a word."""
+        with open(self.journal, "rb") as journal:
+            journal.seek(begin)
+            text = b"\n" + journal.read()
+        return text.count(f"\n{word} ".encode())
+
+    def goes_on(self, life: Life, begin: int, seconds: float) -> bool:
+        """Waits until messages are published and finished behind a mark; whether it is so."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.said(begin, "published") and self.said(begin, "finished"):
+                return True
+            if life.process.poll() is not None:
+                return False
+            time.sleep(0.02)
+        return False
 
     def failures(self) -> list[str]:
         """What the last loader said of calls that failed, and what it wrote to its standard error."""

@@ -17,6 +17,8 @@ final class TortureLoad: Sendable {
         var messages: Int?
         /// Messages per second of all publishers together; `nil` is as fast as it goes.
         var rate: Int?
+        /// How much waits in the store before publishers pause; `nil` leaves it to the seed.
+        var backlog: Int?
         var durability: TortureDurability
         var lease = Duration.seconds(30)
     }
@@ -35,7 +37,7 @@ final class TortureLoad: Sendable {
         // The upper half tells the lives apart.
         self.numbers = Locked(options.seed << 32)
         var random = TortureRandom(seed: options.seed &+ 99)
-        self.largestBacklog = [200, 600, 4000][random.below(3)]
+        self.largestBacklog = options.backlog ?? [200, 600, 4000][random.below(3)]
     }
 
     /// How this life's store is set up: small segments and frequent checkpoints bring more borders into each second.

@@ -48,6 +48,9 @@ struct TortureLoadCommand: AsyncParsableCommand {
     @Option(help: "Messages that are published per second.")
     var rate: Int?
 
+    @Option(help: "How many messages wait before publishers pause; by default that follows from the seed.")
+    var backlog: Int?
+
     @Option(help: "What calls must survive: \(TortureDurability.allCases.map(\.rawValue).joined(separator: ", ")).")
     var durability = TortureDurability.synced
 
@@ -67,6 +70,7 @@ struct TortureLoadCommand: AsyncParsableCommand {
             workers: max(self.workers, 0),
             messages: self.messages,
             rate: self.rate,
+            backlog: self.backlog,
             durability: self.durability,
             lease: self.lease
         )
