@@ -1,6 +1,6 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import device, fulldisk, kill, power, syscalls
+from attacks import device, fulldisk, kill, limits, power, syscalls
 
 ALL = [
     kill.ATTACK,
@@ -8,4 +8,6 @@ ALL = [
     device.ATTACK,
     fulldisk.ATTACK,
     syscalls.ATTACK,
+    limits.DESCRIPTORS,
+    limits.SIZE,
 ]
