@@ -1,6 +1,6 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import device, fulldisk, kill, limits, power, syscalls
+from attacks import device, fulldisk, kill, limits, power, suspend, syscalls
 
 ALL = [
     kill.ATTACK,
@@ -10,4 +10,5 @@ ALL = [
     syscalls.ATTACK,
     limits.DESCRIPTORS,
     limits.SIZE,
+    suspend.ATTACK,
 ]
