@@ -1,6 +1,6 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import device, fulldisk, kill, limits, power, suspend, syscalls
+from attacks import clock, device, fulldisk, kill, limits, power, suspend, syscalls
 
 ALL = [
     kill.ATTACK,
@@ -11,4 +11,5 @@ ALL = [
     limits.DESCRIPTORS,
     limits.SIZE,
     suspend.ATTACK,
+    clock.ATTACK,
 ]
