@@ -1,6 +1,6 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import clock, device, fulldisk, kill, limits, power, suspend, syscalls
+from attacks import clock, device, fulldisk, kill, limits, power, soak, suspend, syscalls
 
 ALL = [
     kill.ATTACK,
@@ -12,4 +12,5 @@ ALL = [
     limits.SIZE,
     suspend.ATTACK,
     clock.ATTACK,
+    soak.ATTACK,
 ]

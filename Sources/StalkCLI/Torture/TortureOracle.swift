@@ -65,6 +65,8 @@ struct TortureOracle {
     private(set) var settledCount = 0
     private(set) var failures = 0
 
+    /// The messages that are not certainly done: few of all those that a long journal speaks of.
+    private var unfinished: Set<UInt64> = []
     private var numbers: [String: UInt64] = [:]
     private var finishes: [String: [Finish]] = [:]
     private var redrives: Set<String> = []
@@ -123,6 +125,7 @@ struct TortureOracle {
         }
         let place = TorturePlace(queue: queue, isDead: false)
         self.records[number] = Record(home: queue, queue: queue, places: [place], line: self.line)
+        self.unfinished.insert(number)
     }
 
     private mutating func published(_ number: UInt64, _ id: String) {
@@ -165,6 +168,7 @@ struct TortureOracle {
             attempts: message.attempts,
             line: self.line
         )
+        self.unfinished.insert(message.number)
         self.name(message.number, message.id)
     }
 
@@ -217,6 +221,7 @@ struct TortureOracle {
             record.version += 1
         }
         self.records[number] = record
+        if record.end == .certain { self.unfinished.remove(number) }
     }
 
     // MARK: Finishing
@@ -300,7 +305,8 @@ struct TortureOracle {
 
     private mutating func redriving(_ queue: String) {
         self.redrives.insert(queue)
-        for (number, record) in self.records where record.end != .certain {
+        for number in self.unfinished {
+            guard let record = self.records[number] else { continue }
             if record.places.contains(where: { $0.queue == queue }) { self.store(record, number) }
         }
     }
