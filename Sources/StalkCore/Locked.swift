@@ -1,7 +1,5 @@
 // A lock around a value, in a form that the thread sanitizer understands.
 
-package import Synchronization
-
 #if STALK_THREAD_SANITIZER
     internal import Glibc
 
@@ -37,6 +35,8 @@ package import Synchronization
         }
     }
 #else
+    package import Synchronization
+
     /// A value behind a lock.
     package typealias Locked = Synchronization.Mutex
 #endif
