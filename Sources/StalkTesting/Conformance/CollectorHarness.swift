@@ -91,11 +91,11 @@ public struct ConformanceTiming: Hashable, Sendable {
 
     /// For a clock that the test moves: to the millisecond.
     public static var manual: ConformanceTiming {
-        ConformanceTiming(unit: .seconds(10), tolerance: .milliseconds(1), patience: .seconds(10))
+        ConformanceTiming(unit: .seconds(10), tolerance: .milliseconds(1), patience: .seconds(60))
     }
 
     /// For a backend that is waited for and keeps time to the second.
     public static var real: ConformanceTiming {
-        ConformanceTiming(unit: .seconds(3), tolerance: .seconds(1), patience: .seconds(20))
+        ConformanceTiming(unit: .seconds(3), tolerance: .seconds(1), patience: .seconds(60))
     }
 }
