@@ -63,6 +63,29 @@ import Testing
         try await store.close()
     }
 
+    @Test func wallClockThatIsBehindAfterAnotherBootMakesNothingEarly() async throws {
+        let temporary = TemporaryStore()
+        defer { temporary.remove() }
+        var store = try await temporary.open()
+        try await store.queue("q").publish(Message("later", delay: .seconds(3600)))
+        try await store.close()
+        // On a machine that has just booted, and whose wall clock says an hour less than when the store was closed.
+        var rebooted = temporary
+        let wall = temporary.clock.wallTime().millisecondsSince1970
+        let clock = ManualClock(wall: Timestamp(millisecondsSince1970: wall - 3_600_000), bootID: "another")
+        rebooted.options.clock = clock
+        store = try await rebooted.open()
+        let queue = try store.queue("q")
+        try await queue.wake()
+        clock.advance(by: .milliseconds(3_599_999))
+        await store.catchUp()
+        #expect(try await Self.texts(queue).isEmpty)
+        clock.advance(by: .milliseconds(1))
+        await store.catchUp()
+        #expect(try await Self.texts(queue) == ["later"])
+        try await store.close()
+    }
+
     @Test func overdueWorkComesInOrderAtBoundedRate() async throws {
         var temporary = TemporaryStore()
         temporary.options.releaseRate = 1000
