@@ -1,12 +1,13 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import clock, device, fulldisk, kill, limits, power, soak, suspend, syscalls
+from attacks import care, clock, device, fulldisk, kill, limits, power, soak, suspend, syscalls
 
 ALL = [
     kill.ATTACK,
     power.ATTACK,
     device.ATTACK,
     fulldisk.ATTACK,
+    care.ATTACK,
     syscalls.ATTACK,
     limits.DESCRIPTORS,
     limits.SIZE,
