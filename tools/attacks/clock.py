@@ -1,4 +1,4 @@
-"""Moves the wall clock under a working store, and between two owners: an hour back, an hour and ten years ahead, frozen.
+"""Moves the wall clock under a working store and between two owners: an hour back, an hour and ten years ahead, frozen.
 
 Delays and leases go by the time since boot. So no jump of the wall clock may make anything early or keep it back.
 """
@@ -60,9 +60,8 @@ class Clocks:
 def stalk(context: Context, clocks: Clocks, store: Path, *arguments: str) -> bytes:
     """What a command on a store prints."""
     command = [str(context.stalk), *arguments, "--store", str(store)]
-    result = subprocess.run(
-        command, capture_output=True, timeout=120, check=False, input=b"later", env=clocks.env | {"PATH": "/usr/bin:/bin"}
-    )
+    env = clocks.env | {"PATH": "/usr/bin:/bin"}
+    result = subprocess.run(command, capture_output=True, timeout=120, check=False, input=b"later", env=env)
     if result.returncode != 0:
         raise RuntimeError(f"{arguments[0]} failed: {result.stderr.decode(errors='replace')}")
     return result.stdout.strip()

@@ -6,7 +6,7 @@
  *   FAULT_KIND=EIO       how: an error's name; half, one: a short write whose first bytes land; drop: a write that claims
  *                        to have happened; kill: SIGKILL instead of the call
  *   FAULT_KILL=3         so many calls after the one that failed, the process is killed
- *   FAULT_HIDE=ENOSPC    writes, reservations and syncs that find no room claim to have happened; EFBIG: the same for those
+ *   FAULT_HIDE=ENOSPC    writes, reservations and syncs that find no room claim to have happened; EFBIG: so do those
  *                        over the size that a file may have
  *
  * strace does nearly the same, but it counts by thread, its short writes leave no bytes, and it is slower. */

@@ -170,7 +170,8 @@ def control(context: Context) -> str:
             small.disk.free("filler")
             verdict = small.trial.check()
             if not verdict.good:
-                return f"{verdict.count('lost', 'revived', 'forgotten', 'damaged')} lost or damaged by writes without room"
+                count = verdict.count("lost", "revived", "forgotten", "misplaced", "damaged")
+                return f"{count} lost or damaged by writes without room"
     return ""
 
 

@@ -200,7 +200,8 @@ def control_size(context: Context) -> str:
             verdict = trial.check()
             if not verdict.good:
                 count = verdict.count("lost", "revived", "forgotten", "misplaced", "damaged")
-                return f"a program that does not ignore SIGXFSZ died; {count} lost or damaged by writes that hid the limit"
+                died = "a program that does not ignore SIGXFSZ died"
+                return f"{died}; {count} lost or damaged by writes that hid the limit"
     return ""
 
 

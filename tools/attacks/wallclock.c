@@ -1,7 +1,8 @@
 /* Shifts the clocks of a process. Loaded with LD_PRELOAD.
  *
- *   CLOCK_FILE=file   three numbers of 64 bits, which may change while the process runs: by how many seconds the wall clock
- *                     is ahead; at which second it stands still, or 0; by how many seconds the clock since boot is ahead */
+ *   CLOCK_FILE=file   three numbers of 64 bits, which may change while the process runs: by how many seconds the wall
+ *                     clock is ahead; at which second it stands still, or 0; by how many seconds the clock since boot
+ *                     is ahead */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
