@@ -71,6 +71,8 @@ public struct QueueStats: Hashable, Sendable {
     public var bytes: Int
     /// How long the message that is first in line has been ready; `nil` when none is.
     public var oldestAge: Duration?
+    /// Whether nothing is taken from it until it is resumed.
+    public var isPaused = false
 }
 
 /// The figures of a store.

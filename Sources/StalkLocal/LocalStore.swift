@@ -86,6 +86,28 @@ public final class LocalStore: Sendable {
         self.core.look { $0.queueNumbers[name] != nil }
     }
 
+    /// Lets nothing be taken from a queue until it is resumed, also after a restart.
+    ///
+    /// Every collector of the queue waits as if it were empty. Publishing goes on, and what runs can be finished.
+    /// Pausing twice is harmless.
+    ///
+    /// - Parameter queue: The queue.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchQueue``; another when the pause holds but is not on the disk.
+    public func pause(_ queue: QueueName) async throws { try await self.setPaused(true, queue) }
+
+    /// Lets messages be taken from a queue again; resuming twice is harmless.
+    ///
+    /// - Parameter queue: The queue.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/noSuchQueue``; another when it is resumed but that is not on the disk.
+    public func resume(_ queue: QueueName) async throws { try await self.setPaused(false, queue) }
+
+    private func setPaused(_ isPaused: Bool, _ queue: QueueName) async throws {
+        let number = try self.inspector.number(of: queue)
+        self.core.step { engine, now in engine.setPaused(isPaused, queue: number, now: now) }
+        // No record of the log says it: earlier versions could not read one. LMDB is told at once instead.
+        try await self.checkpoint()
+    }
+
     /// Returns once everything published or finished so far survives a power cut.
     ///
     /// - Throws: ``StalkError`` with ``StalkError/Code/storageFailed`` when the disk failed.

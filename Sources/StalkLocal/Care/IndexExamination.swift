@@ -220,6 +220,7 @@ struct IndexExamination {
         for (number, queue) in self.queues.sorted(by: { $0.key < $1.key }) {
             var found = self.figures[number] ?? SettledQueue(number: number, name: queue.name)
             found.name = queue.name
+            found.isPaused = queue.isPaused
             guard found != queue else { continue }
             self.problems.add(
                 Self.file,

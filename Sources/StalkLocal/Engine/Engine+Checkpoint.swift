@@ -30,7 +30,8 @@ extension Engine {
 
     /// Whether a checkpoint would change anything in LMDB.
     var hasUnsettledChanges: Bool {
-        self.nextFrame - 1 > self.meta.settledFrame || self.staging.bytes.count > FrameHeader.byteCount
+        self.hasUnsettledPause || self.nextFrame - 1 > self.meta.settledFrame
+            || self.staging.bytes.count > FrameHeader.byteCount
     }
 
     /// Asks for a checkpoint and lets the caller wait for it.
@@ -73,6 +74,7 @@ extension Engine {
         self.isCheckpointing = true
         self.seal(now: now)
         self.bytesSinceCheckpoint = 0
+        self.hasUnsettledPause = false
         var meta = self.meta
         meta.settledFrame = self.nextFrame - 1
         meta.storeTime = now.milliseconds
@@ -175,6 +177,8 @@ extension Engine {
             }
         }
         for queue in batch.queues { self.queues[queue.number].isDirty = true }
+        // Whether one of them was paused is not known any more; writing them all again is right in any case.
+        self.hasUnsettledPause = !batch.queues.isEmpty
     }
 
     private mutating func noteSettled(ifAlive entry: Entry) {

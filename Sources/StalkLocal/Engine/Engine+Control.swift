@@ -36,6 +36,22 @@ extension Engine {
         return (status, actions)
     }
 
+    /// Pauses a queue, for all collectors and from now on, or resumes it.
+    ///
+    /// It is safe once a checkpoint is.
+    mutating func setPaused(_ isPaused: Bool, queue number: UInt32, now: Moment) -> Actions {
+        var actions = Actions()
+        guard self.failure == nil else { return actions }
+        if self.queues[number].isPaused != isPaused {
+            self.queues[number].isPaused = isPaused
+            self.queues[number].isDirty = true
+            self.hasUnsettledPause = true
+        }
+        self.serveTakers(of: number, now: now, &actions)
+        if !self.staging.isEmpty { actions.wakesLog = true }
+        return actions
+    }
+
     /// Lets a caller wait until a queue holds nothing ready, delayed or leased.
     mutating func waitUntilDrained(
         _ queue: QueueName,
@@ -134,7 +150,8 @@ extension Engine {
             leased: queue.leased,
             dead: queue.dead,
             bytes: queue.bytes,
-            oldestAge: nil
+            oldestAge: nil,
+            isPaused: queue.isPaused
         )
     }
 

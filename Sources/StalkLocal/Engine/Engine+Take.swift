@@ -87,6 +87,7 @@ extension Engine {
 
     /// Serves the takers of a queue, first come first served, for as long as messages are ready.
     mutating func serveTakers(of number: UInt32, now: Moment, _ actions: inout Actions) {
+        guard !self.queues[number].isPaused else { return }
         var position = 0
         while position < self.queues[number].takers.count {
             let taker = self.queues[number].takers[position]
@@ -190,15 +191,16 @@ extension Engine {
 extension Engine {
     /// Whether a taker that does not wait can still hope: for messages that only LMDB knows, or for room in the log.
     func mayStillCome(_ taker: Taker, _ number: UInt32) -> Bool {
-        if self.queuesWithoutRoom.contains(number) { return true }
         let queue = self.queues[number]
+        if queue.isPaused { return false }
+        if self.queuesWithoutRoom.contains(number) { return true }
         return queue.readyInMiddle > 0 && !queue.isHeldBySchedule && (self.collectors[taker.collector]?.room ?? 0) > 0
     }
 
     /// Asks for the next run of messages when takers wait for it or the window runs low.
     mutating func loadWindowIfWanted(_ number: UInt32, _ actions: inout Actions) {
         let queue = self.queues[number]
-        guard queue.readyInMiddle > 0, !queue.isLoading, !queue.isHeldBySchedule else { return }
+        guard queue.readyInMiddle > 0, !queue.isLoading, !queue.isHeldBySchedule, !queue.isPaused else { return }
         let isWaitedFor = queue.takers.contains { (self.collectors[$0.collector]?.room ?? 0) > 0 }
         let isRunningLow = queue.readyInMemory < self.limits.windowMessages / 4 && queue.leased > 0
         guard isWaitedFor || isRunningLow else { return }

@@ -85,6 +85,8 @@ struct Engine {
     var isCheckpointing = false
     /// Whether the last checkpoint failed.
     var isCheckpointFailing = false
+    /// Whether a queue was paused or resumed since the last checkpoint began: the log does not say so, LMDB alone does.
+    var hasUnsettledPause = false
     /// Whether somebody asked for a checkpoint, and who waits for it.
     var isCheckpointRequested = false
     var checkpointWaiters: [@Sendable (Result<Void, StalkError>) -> Void] = []

@@ -38,6 +38,8 @@ struct QueueState {
     /// Whether the next message of the middle waits for the schedule's release.
     var isHeldBySchedule = false
 
+    /// Whether nothing is taken from it until it is resumed.
+    var isPaused = false
     /// Takers in the order in which they came.
     var takers: Deque<Taker> = []
     /// Callers that wait until nothing is ready, delayed or leased.
@@ -56,6 +58,7 @@ struct QueueState {
         self.delayed = settled.delayed
         self.dead = settled.dead
         self.bytes = settled.bytes
+        self.isPaused = settled.isPaused
         self.isDirty = false
     }
 
@@ -74,7 +77,8 @@ struct QueueState {
             ready: self.ready + self.leased + self.stagedReady - self.releasedAhead,
             delayed: self.delayed + self.stagedDelayed + self.releasedAhead,
             dead: self.dead,
-            bytes: self.bytes
+            bytes: self.bytes,
+            isPaused: self.isPaused
         )
     }
 

@@ -11,6 +11,7 @@ private func malformed(_ table: String) -> StalkError {
 private enum Flags {
     static var scheduled: UInt8 { 1 }
     static var dead: UInt8 { 2 }
+    static var paused: UInt8 { 1 }
 }
 
 /// The record of a message in the table `messages`: what never changes, and where it stood when it was settled.
@@ -132,6 +133,8 @@ extension SettledQueue {
     func write(to writer: inout ByteWriter) {
         writer.writeShortText(self.name.rawValue)
         for figure in [self.ready, self.delayed, self.dead, self.bytes] { writer.write(Int64(figure)) }
+        // Left out where nothing is set, so that a queue that was never paused stands as it always did.
+        if self.isPaused { writer.write(Flags.paused) }
     }
 
     init(reading buffer: UnsafeRawBufferPointer, number: UInt32) throws(StalkError) {
@@ -143,6 +146,7 @@ extension SettledQueue {
             self.delayed = try Int(reader.read(Int64.self))
             self.dead = try Int(reader.read(Int64.self))
             self.bytes = try Int(reader.read(Int64.self))
+            if reader.remaining > 0 { self.isPaused = try reader.read(UInt8.self) & Flags.paused != 0 }
         } catch {
             throw malformed("queues")
         }

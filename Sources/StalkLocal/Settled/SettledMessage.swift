@@ -131,6 +131,8 @@ struct SettledQueue: Hashable, Sendable {
     var dead = 0
     /// The size of its bodies as published.
     var bytes = 0
+    /// Whether nothing is taken from it until it is resumed.
+    var isPaused = false
 }
 
 /// What LMDB knows of the store as a whole.
