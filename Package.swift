@@ -5,6 +5,7 @@ let package = Package(
     name: "stalk",
     products: [
         .library(name: "Stalk", targets: ["Stalk"]),
+        .library(name: "StalkJSON", targets: ["StalkJSON"]),
         .library(name: "StalkTesting", targets: ["StalkTesting"]),
         .executable(name: "stalk", targets: ["StalkTool"]),
         // For Benchmarks/ only: a package of its own can import products alone. No promise of stability.
@@ -17,7 +18,9 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-distributed-tracing.git", from: "1.7.3"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
     ],
@@ -53,8 +56,14 @@ let package = Package(
             dependencies: [
                 "StalkCore",
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Tracing", package: "swift-distributed-tracing"),
             ]
+        ),
+        .target(
+            name: "StalkJSON",
+            dependencies: ["StalkCore", "StalkWorker", .product(name: "Logging", package: "swift-log")]
         ),
         .target(name: "StalkTesting", dependencies: ["StalkCore", "StalkFiles", "StalkPlatform"]),
         .target(name: "Stalk", dependencies: ["StalkCore", "StalkLocal", "StalkWorker"]),
@@ -97,11 +106,15 @@ let package = Package(
             dependencies: [
                 "StalkCore", "StalkTesting", "StalkWorker",
                 .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "InMemoryTracing", package: "swift-distributed-tracing"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "Tracing", package: "swift-distributed-tracing"),
                 .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
             ]
         ),
+        .testTarget(name: "StalkJSONTests", dependencies: ["StalkCore", "StalkJSON", "StalkTesting", "StalkWorker"]),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),
         // The fuzzers of Tests/Fuzzing/ over the inputs that were kept; that package builds the same for libFuzzer.

@@ -10,6 +10,7 @@ extension Worker {
     ///   - options: How to work.
     ///   - clock: What leases, timeouts and waits are counted by.
     ///   - logger: What the worker tells about failures, at levels up to info; `nil` for nothing.
+    ///   - middleware: What stands around the handler, the first one outermost.
     ///   - until: The worker stops as in a graceful shutdown once this returns.
     ///   - handler: What to do with a delivery. It should end soon after its task is cancelled.
     public convenience init(
@@ -17,10 +18,18 @@ extension Worker {
         options: WorkerOptions = WorkerOptions(),
         clock: any Clock<Duration> = ContinuousClock(),
         logger: Logger? = nil,
+        middleware: [Middleware] = [],
         until: (@Sendable () async throws -> Void)? = nil,
         handler: @escaping @Sendable (Delivery) async throws -> Void
     ) {
-        self.init(collector: collector, options: options, clock: clock, logger: logger, until: until) { delivery in
+        self.init(
+            collector: collector,
+            options: options,
+            clock: clock,
+            logger: logger,
+            middleware: middleware,
+            until: until
+        ) { delivery in
             try await handler(delivery)
             return .acknowledge
         }
@@ -71,6 +80,7 @@ extension Worker {
     ///   - options: How to work.
     ///   - clock: What leases, timeouts and waits are counted by.
     ///   - logger: What the worker tells about failures, at levels up to info; `nil` for nothing.
+    ///   - middleware: What stands around the handler, the first one outermost.
     ///   - until: The worker stops as in a graceful shutdown once this returns.
     ///   - handler: What to do with a body. It should end soon after its task is cancelled.
     public convenience init(
@@ -78,10 +88,18 @@ extension Worker {
         options: WorkerOptions = WorkerOptions(),
         clock: any Clock<Duration> = ContinuousClock(),
         logger: Logger? = nil,
+        middleware: [Middleware] = [],
         until: (@Sendable () async throws -> Void)? = nil,
         handler: @escaping @Sendable ([UInt8]) async -> Outcome
     ) {
-        self.init(collector: collector, options: options, clock: clock, logger: logger, until: until) { delivery in
+        self.init(
+            collector: collector,
+            options: options,
+            clock: clock,
+            logger: logger,
+            middleware: middleware,
+            until: until
+        ) { delivery in
             try await handler(delivery.body).disposition()
         }
     }

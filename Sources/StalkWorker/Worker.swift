@@ -22,12 +22,15 @@ public final class Worker: Service {
         var actions: AsyncStream<WorkerAction>.Continuation?
     }
 
-    let collector: any Collector
-    let options: WorkerOptions
+    /// Where messages come from.
+    public let collector: any Collector
+    /// How it works; the concurrency is what it began with.
+    public let options: WorkerOptions
     let clock: ElapsedClock
     let logger: Logger?
     let until: (@Sendable () async throws -> Void)?
-    let handler: @Sendable (Delivery) async throws -> Disposition
+    let handler: DeliveryHandler
+    let metrics: WorkerMetrics
     private let state: Locked<State>
 
     /// Makes a worker whose handler says what becomes of each message.
@@ -37,6 +40,7 @@ public final class Worker: Service {
     ///   - options: How to work.
     ///   - clock: What leases, timeouts and waits are counted by.
     ///   - logger: What the worker tells about failures, at levels up to info; `nil` for nothing.
+    ///   - middleware: What stands around the handler, the first one outermost.
     ///   - until: The worker stops as in a graceful shutdown once this returns, for instance when a queue is drained;
     ///     what it throws, ``run()`` throws after the stop.
     ///   - handler: What to do with a delivery. It should end soon after its task is cancelled.
@@ -45,15 +49,17 @@ public final class Worker: Service {
         options: WorkerOptions = WorkerOptions(),
         clock: any Clock<Duration> = ContinuousClock(),
         logger: Logger? = nil,
+        middleware: [Middleware] = [],
         until: (@Sendable () async throws -> Void)? = nil,
-        handler: @escaping @Sendable (Delivery) async throws -> Disposition
+        handler: @escaping DeliveryHandler
     ) {
         self.collector = collector
         self.options = options
         self.clock = ElapsedClock(clock)
         self.logger = logger
         self.until = until
-        self.handler = handler
+        self.handler = middleware.around(handler)
+        self.metrics = WorkerMetrics(options: options, queue: collector.queue)
         let machine = WorkerStateMachine(
             options: options,
             capabilities: collector.capabilities,
@@ -64,6 +70,12 @@ public final class Worker: Service {
 
     /// What the worker has done since it was made, and what it holds now.
     public var counters: WorkerCounters { self.state.withLock { $0.machine.counters } }
+
+    /// How the worker is right now.
+    public var status: WorkerStatus {
+        let now = self.clock.elapsed()
+        return self.state.withLock { $0.machine.status(now: now) }
+    }
 
     /// Changes how many handlers run at a time, now or before the worker runs.
     ///
@@ -120,11 +132,14 @@ public final class Worker: Service {
     func tell(_ event: (inout WorkerStateMachine, Duration) -> [WorkerAction]) {
         let now = self.clock.elapsed()
         // Handed on under the lock, so that actions are done in the order in which they were decided.
-        self.state.withLock { state in
+        let (before, after) = self.state.withLock { state in
+            let before = state.machine.counters
             for action in event(&state.machine, now) {
                 state.actions?.yield(action)
                 if action == .end { state.actions?.finish() }
             }
+            return (before, state.machine.counters)
         }
+        self.metrics.report(before, after)
     }
 }

@@ -21,6 +21,8 @@ enum WorkerAlarm: Hashable, Sendable {
     case take
     /// The backend may store outcomes again.
     case finish
+    /// What still runs after a stop was asked for is cancelled.
+    case stop
 }
 
 /// What the driver is to do, in this order; each task it starts reports back.

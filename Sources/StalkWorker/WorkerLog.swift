@@ -44,12 +44,20 @@ extension WorkerLogEntry {
         .about(delivery, .info, "The handler ran out of time and is cancelled")
     }
 
+    static func stopGraceIsOver(_ count: Int) -> WorkerLogEntry {
+        WorkerLogEntry(
+            .info,
+            "The time to stop is over; what still runs is cancelled and given back",
+            ["count": "\(count)"]
+        )
+    }
+
     static func lostLease(_ delivery: DeliveryFacts) -> WorkerLogEntry {
         .about(delivery, .info, "The lease is lost; the handler is cancelled and the message may run elsewhere")
     }
 
     static func ignoresCancellation(_ delivery: DeliveryFacts) -> WorkerLogEntry {
-        .about(delivery, .info, "The handler ignores its cancellation; it occupies its slot until it ends")
+        .about(delivery, .info, "The handler ignores its cancellation; the worker goes on without it")
     }
 
     static func abandonedHandlerEnded(_ delivery: DeliveryFacts) -> WorkerLogEntry {

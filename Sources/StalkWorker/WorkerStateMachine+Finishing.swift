@@ -41,7 +41,7 @@ extension WorkerStateMachine {
             self.sendLater(unanswered, reason, &actions, now: now)
         } else {
             self.finishFailures = 0
-            self.succeeded(.finish, &actions)
+            self.succeeded(.finish, &actions, now: now)
         }
         self.settle(&actions, now: now)
         return actions
@@ -55,7 +55,7 @@ extension WorkerStateMachine {
             self.sendLater(unanswered, error, &actions, now: now)
         } else {
             for id in unanswered { self.loseOutcome(id, error, &actions) }
-            self.fail(error, &actions)
+            self.fail(error, &actions, now: now)
         }
         self.settle(&actions, now: now)
         return actions

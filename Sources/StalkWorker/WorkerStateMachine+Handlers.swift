@@ -10,6 +10,8 @@ extension WorkerStateMachine {
         let before = slot.handler
         slot.handler = .ended
         self.slots[id] = slot
+        self.tally.durations.record(now - slot.startedAt)
+        if before == .abandoned { self.tally.stuck -= 1 }
         switch (before, slot.outcome, result) {
         case (_, .decided, _), (_, .settled, _):
             // The lease was lost, or the worker went on without the handler.
@@ -88,6 +90,7 @@ extension WorkerStateMachine {
                 continue
             }
             self.slots[id]?.handler = .abandoned
+            self.tally.stuck += 1
             actions.append(.log(.ignoresCancellation(slot.delivery)))
             switch (slot.outcome, cause) {
             case (.undecided, .timedOut): self.decideTimedOut(id, &actions)
@@ -134,7 +137,7 @@ extension WorkerStateMachine {
         if let failed {
             self.failed(.extend, failed, &actions)
         } else {
-            self.succeeded(.extend, &actions)
+            self.succeeded(.extend, &actions, now: now)
         }
         self.settle(&actions, now: now)
         return actions

@@ -51,6 +51,7 @@ struct WorkerStateMachine: Sendable {
     struct Slot: Sendable {
         let delivery: DeliveryFacts
         var leaseEndsAt: Duration
+        let startedAt: Duration
         let timeoutAt: Duration?
         var handler: HandlerState
         var outcome = OutcomeState.undecided
@@ -71,6 +72,8 @@ struct WorkerStateMachine: Sendable {
     var limit: Int
     var slots: [SlotID: Slot] = [:]
     var tally = WorkerCounters()
+    /// When the backend last answered, by the worker's clock.
+    var lastSuccessAt: Duration?
     private(set) var failure: (any Error)?
 
     var takeState = TakeState.idle
@@ -100,6 +103,23 @@ struct WorkerStateMachine: Sendable {
         return counters
     }
 
+    func status(now: Duration) -> WorkerStatus {
+        WorkerStatus(
+            isRunning: self.phase != .idle,
+            isStopping: self.phase == .stopping || self.phase == .cancelling,
+            concurrency: self.limit,
+            isBackendReachable: self.callsFailing.isEmpty,
+            sinceLastSuccess: self.lastSuccessAt.map { now - $0 }
+        )
+    }
+
+    /// How many more deliveries there is room for.
+    ///
+    /// A handler that ignores its cancellation blocks nobody: another one may run in its place, up to a bound.
+    private var room: Int {
+        self.limit - self.slots.count + min(self.tally.stuck, self.options.maxReplacedHandlers)
+    }
+
     // MARK: Beginning and ending
 
     /// Begins, unless it runs already: then there is nothing to do but to refuse.
@@ -120,7 +140,7 @@ struct WorkerStateMachine: Sendable {
 
     mutating func woke(now: Duration) -> [WorkerAction] {
         var actions: [WorkerAction] = []
-        self.succeeded(.wake, &actions)
+        self.succeeded(.wake, &actions, now: now)
         if self.phase == .waking {
             self.takeFailures = 0
             self.phase = .working
@@ -139,7 +159,7 @@ struct WorkerStateMachine: Sendable {
     /// Takes no more and lets what runs finish.
     mutating func stop(now: Duration) -> [WorkerAction] {
         var actions: [WorkerAction] = []
-        self.stop(&actions)
+        self.stop(&actions, now: now)
         self.settle(&actions, now: now)
         return actions
     }
@@ -147,7 +167,7 @@ struct WorkerStateMachine: Sendable {
     /// Takes no more and lets what runs finish; the run ends with this error.
     mutating func fail(_ error: any Error, now: Duration) -> [WorkerAction] {
         var actions: [WorkerAction] = []
-        self.fail(error, &actions)
+        self.fail(error, &actions, now: now)
         self.settle(&actions, now: now)
         return actions
     }
@@ -156,13 +176,17 @@ struct WorkerStateMachine: Sendable {
     mutating func cancel(now: Duration) -> [WorkerAction] {
         var actions: [WorkerAction] = []
         guard self.phase != .idle else { return actions }
-        self.stop(&actions)
+        self.stop(&actions, now: now)
+        self.cancelWhatRuns(&actions, now: now)
+        self.settle(&actions, now: now)
+        return actions
+    }
+
+    private mutating func cancelWhatRuns(_ actions: inout [WorkerAction], now: Duration) {
         self.phase = .cancelling
         for id in self.slots.keys.sorted() { self.cancelHandler(id, .stopped, &actions, now: now) }
         // Whether the backend is back or not: this is the last try.
         self.isFinishBackingOff = false
-        self.settle(&actions, now: now)
-        return actions
     }
 
     mutating func scale(to limit: Int, now: Duration) -> [WorkerAction] {
@@ -172,9 +196,10 @@ struct WorkerStateMachine: Sendable {
         return actions
     }
 
-    private mutating func stop(_ actions: inout [WorkerAction]) {
+    private mutating func stop(_ actions: inout [WorkerAction], now: Duration) {
         guard self.phase == .waking || self.phase == .working else { return }
         self.phase = .stopping
+        if let grace = self.options.stopGrace { self.setAlarm(.stop, at: now + grace, &actions) }
         switch self.takeState {
         case .asked: actions.append(.cancelTake)
         case .backingOff: self.takeState = .idle
@@ -182,10 +207,10 @@ struct WorkerStateMachine: Sendable {
         }
     }
 
-    mutating func fail(_ error: any Error, _ actions: inout [WorkerAction]) {
+    mutating func fail(_ error: any Error, _ actions: inout [WorkerAction], now: Duration) {
         guard self.phase != .idle else { return }
         if self.failure == nil { self.failure = error }
-        self.stop(&actions)
+        self.stop(&actions, now: now)
     }
 
     // MARK: Taking
@@ -194,7 +219,7 @@ struct WorkerStateMachine: Sendable {
         var actions: [WorkerAction] = []
         self.takeState = .idle
         self.takeFailures = 0
-        self.succeeded(.take, &actions)
+        self.succeeded(.take, &actions, now: now)
         for delivery in deliveries { self.accept(delivery, &actions, now: now) }
         self.settle(&actions, now: now)
         return actions
@@ -222,7 +247,7 @@ struct WorkerStateMachine: Sendable {
         now: Duration
     ) {
         guard error.isWorthWaiting else {
-            self.fail(error, &actions)
+            self.fail(error, &actions, now: now)
             return
         }
         self.failed(call, error, &actions)
@@ -243,10 +268,11 @@ struct WorkerStateMachine: Sendable {
             policy: self.policy(of: delivery, &actions)
         )
         // The limit may have been lowered while the take was under way, or the worker been told to stop.
-        let isWanted = self.phase == .working && self.slots.count < self.limit
+        let isWanted = self.phase == .working && self.room > 0
         self.slots[id] = Slot(
             delivery: facts,
             leaseEndsAt: now + self.options.lease,
+            startedAt: now,
             timeoutAt: self.options.timeout.map { now + $0 },
             handler: .ended
         )
@@ -286,11 +312,11 @@ struct WorkerStateMachine: Sendable {
     /// Sends what has gathered, asks for as many as there is room for, and ends when there is nothing left.
     mutating func settle(_ actions: inout [WorkerAction], now: Duration) {
         self.sendOutcomes(&actions)
-        let room = self.limit - self.slots.count
+        let room = self.room
         if self.phase == .working, self.takeState == .idle, room > 0 {
             self.takeState = .asked
             let request = TakeRequest(
-                max: min(room, self.capabilities.maxBatch),
+                max: min(room, self.capabilities.maxBatch, self.options.takeLimit ?? .max),
                 wait: self.options.pollWait,
                 lease: self.options.lease
             )
@@ -328,6 +354,10 @@ struct WorkerStateMachine: Sendable {
             if self.phase == .waking { actions.append(.wake) }
         case .take: break
         case .finish: self.isFinishBackingOff = false
+        case .stop where self.phase == .stopping:
+            actions.append(.log(.stopGraceIsOver(self.slots.count)))
+            self.cancelWhatRuns(&actions, now: now)
+        case .stop: break
         }
         self.settle(&actions, now: now)
         return actions
@@ -340,7 +370,8 @@ struct WorkerStateMachine: Sendable {
         self.callsFailing.insert(call)
     }
 
-    mutating func succeeded(_ call: Call, _ actions: inout [WorkerAction]) {
+    mutating func succeeded(_ call: Call, _ actions: inout [WorkerAction], now: Duration) {
+        self.lastSuccessAt = now
         guard self.callsFailing.remove(call) != nil, self.callsFailing.isEmpty else { return }
         actions.append(.log(.backendReturned))
     }

@@ -302,7 +302,8 @@ import Testing
     @Test(arguments: [
         WorkerOptions(concurrency: 0), WorkerOptions(lease: .zero), WorkerOptions(lease: .seconds(86_400)),
         WorkerOptions(timeout: .zero), WorkerOptions(cancellationGrace: .seconds(-1)),
-        WorkerOptions(pollWait: .seconds(-1)),
+        WorkerOptions(pollWait: .seconds(-1)), WorkerOptions(maxReplacedHandlers: -1),
+        WorkerOptions(stopGrace: .seconds(-1)), WorkerOptions(takeLimit: 0),
         WorkerOptions(backoff: WorkerBackoff(from: .zero)), WorkerOptions(backoff: WorkerBackoff(cap: .zero)),
     ])
     func senselessOptionsAreRefused(options: WorkerOptions) async throws {

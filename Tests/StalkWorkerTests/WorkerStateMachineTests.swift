@@ -176,6 +176,94 @@ import Testing
         #expect(machine.finished([.success(())], now: .seconds(1)) == [.end])
     }
 
+    @Test func stuckHandlerBlocksNobody() {
+        var machine = Self.working(1)
+        _ = machine.took([Self.delivery(1)], now: .zero)
+        #expect(machine.alarmWentOff(.timeout, now: .seconds(100)).contains(.cancelHandler(Self.slot(1))))
+        // The grace is over: the message is retried, and another one is asked for.
+        let actions = machine.alarmWentOff(.grace, now: .seconds(105))
+        #expect(actions.last == Self.take(1))
+        #expect(machine.counters.stuck == 1)
+        let next = machine.took([Self.delivery(2)], now: .seconds(106))
+        #expect(next.contains(.handle(Self.slot(2), Self.delivery(2))))
+        _ = machine.handled(Self.slot(1), .returned(.acknowledge), now: .seconds(200))
+        #expect(machine.counters.stuck == 0)
+        #expect(machine.counters.acknowledged == 0, "the result of a stuck handler is not used")
+    }
+
+    @Test func noMoreStuckHandlersAreReplacedThanAllowed() {
+        var options = Self.options(1)
+        options.maxReplacedHandlers = 2
+        var machine = WorkerStateMachine(options: options, capabilities: InMemoryBroker.capabilities, seed: 7)
+        _ = machine.start(now: .zero)
+        _ = machine.woke(now: .zero)
+        for number in 1...3 {
+            let now = Duration.seconds(1000 * number)
+            _ = machine.took([Self.delivery(number)], now: now)
+            _ = machine.alarmWentOff(.timeout, now: now + .seconds(100))
+            let actions = machine.alarmWentOff(.grace, now: now + .seconds(105))
+            _ = machine.finished([.success(())], now: now + .seconds(106))
+            #expect(actions.contains(Self.take(1)) == (number <= 2), "handler \(number)")
+        }
+        #expect(machine.counters.stuck == 3)
+    }
+
+    @Test func stopCancelsWhatRunsWhenItsTimeIsOver() {
+        var options = Self.options(1)
+        options.stopGrace = .seconds(30)
+        var machine = WorkerStateMachine(options: options, capabilities: InMemoryBroker.capabilities, seed: 7)
+        _ = machine.start(now: .zero)
+        _ = machine.woke(now: .zero)
+        _ = machine.took([Self.delivery(1)], now: .zero)
+        #expect(machine.stop(now: .seconds(10)) == [.setAlarm(.stop, at: .seconds(40))])
+        #expect(machine.alarmWentOff(.stop, now: .seconds(40)).contains(.cancelHandler(Self.slot(1))))
+        #expect(
+            machine.handled(Self.slot(1), .threw(CancellationError()), now: .seconds(40)).last
+                == .finish([Completion(Self.receipt(1), .release)])
+        )
+        #expect(machine.finished([.success(())], now: .seconds(40)) == [.end])
+        #expect(machine.counters.released == 1)
+    }
+
+    @Test func takeLimitBoundsEachCall() {
+        var options = Self.options(10)
+        options.takeLimit = 4
+        var machine = WorkerStateMachine(options: options, capabilities: InMemoryBroker.capabilities, seed: 7)
+        _ = machine.start(now: .zero)
+        #expect(machine.woke(now: .zero) == [Self.take(4)])
+    }
+
+    @Test func statusTellsOfTheBackend() {
+        var machine = Self.working(3)
+        #expect(machine.status(now: .seconds(1)).isBackendReachable)
+        _ = machine.takeFailed(self.away, now: .seconds(2))
+        var status = machine.status(now: .seconds(7))
+        #expect(!status.isBackendReachable)
+        #expect(status.sinceLastSuccess == .seconds(7))
+        #expect(status.concurrency == 3 && status.isRunning && !status.isStopping)
+        _ = machine.alarmWentOff(.take, now: .seconds(8))
+        _ = machine.took([], now: .seconds(9))
+        status = machine.status(now: .seconds(9))
+        #expect(status.isBackendReachable && status.sinceLastSuccess == .zero)
+    }
+
+    @Test func durationsFallIntoBuckets() {
+        var histogram = DurationHistogram()
+        for milliseconds in [-5, 0, 1, 2, 100, 101, 600_000] { histogram.record(.milliseconds(milliseconds)) }
+        #expect(histogram.count == 7)
+        #expect(histogram.sum == .milliseconds(600_204))
+        #expect(histogram.counts[0] == 3 && histogram.counts[1] == 1 && histogram.counts[5] == 1)
+        #expect(histogram.counts.last == 1)
+        #expect(histogram.counts.reduce(0, +) == 7)
+    }
+
+    @Test func collectorIDsAreRandomUUIDs() throws {
+        let ids = (0..<1000).map { _ in WorkerOptions.makeCollectorID() }
+        #expect(Set(ids).count == 1000)
+        let form = /[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}/
+        #expect(ids.allSatisfy { $0.wholeMatch(of: form) != nil }, "\(ids[0])")
+    }
+
     @Test func cancelGoesOnWithoutStuckHandlerAfterGrace() {
         var machine = Self.working(1)
         _ = machine.took([Self.delivery(1)], now: .zero)
@@ -225,7 +313,7 @@ import Testing
         #expect(machine.counters.timedOut == 1)
     }
 
-    @Test func stuckHandlerKeepsOnlyItsSlot() {
+    @Test func stuckHandlerIsReplaced() {
         var machine = Self.working(2)
         _ = machine.took([Self.delivery(1)], now: .zero)
         _ = machine.alarmWentOff(.timeout, now: .seconds(100))
@@ -236,8 +324,8 @@ import Testing
         }
         _ = machine.finished([.success(())], now: .seconds(105))
         #expect(machine.counters.retried == 1)
-        // One of two slots is taken, so the take that ends is followed by one for the other slot.
-        #expect(machine.took([], now: .seconds(106)) == [Self.take(1)])
+        // It blocks nobody: the take that ends is followed by one for both slots.
+        #expect(machine.took([], now: .seconds(106)) == [Self.take(2)])
         #expect(machine.handled(Self.slot(1), .threw(Oops()), now: .seconds(200)).first == .forgetHandler(Self.slot(1)))
         #expect(machine.counters.inFlight == 0)
         #expect(machine.counters.retried == 1)
