@@ -6,6 +6,7 @@ let package = Package(
     products: [
         .library(name: "Stalk", targets: ["Stalk"]),
         .library(name: "StalkJSON", targets: ["StalkJSON"]),
+        .library(name: "StalkNSQ", targets: ["StalkNSQ"]),
         .library(name: "StalkTesting", targets: ["StalkTesting"]),
         .executable(name: "stalk", targets: ["StalkTool"]),
         // For Benchmarks/ only: a package of its own can import products alone. No promise of stability.
@@ -21,6 +22,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-distributed-tracing.git", from: "1.7.3"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
     ],
@@ -67,6 +69,14 @@ let package = Package(
         ),
         .target(name: "StalkTesting", dependencies: ["StalkCore", "StalkFiles", "StalkPlatform"]),
         .target(name: "Stalk", dependencies: ["StalkCore", "StalkLocal", "StalkWorker"]),
+
+        // The remote collectors.
+        .target(
+            name: "StalkNSQ",
+            dependencies: [
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
 
         // The command.
         .target(
@@ -115,6 +125,13 @@ let package = Package(
             ]
         ),
         .testTarget(name: "StalkJSONTests", dependencies: ["StalkCore", "StalkJSON", "StalkTesting", "StalkWorker"]),
+        .testTarget(
+            name: "StalkNSQTests",
+            dependencies: [
+                "StalkNSQ", "StalkTesting",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ]
+        ),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),
         // The fuzzers of Tests/Fuzzing/ over the inputs that were kept; that package builds the same for libFuzzer.
