@@ -23,6 +23,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
     ],
@@ -30,6 +31,7 @@ let package = Package(
         // C: the distribution's libraries, and the few calls that no Swift package wraps.
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .target(name: "CStalkSystem"),
 
         // The vocabulary that everything shares.
@@ -74,7 +76,12 @@ let package = Package(
         .target(
             name: "StalkNSQ",
             dependencies: [
+                "CZlib", "StalkCore",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ]
         ),
 
@@ -128,9 +135,13 @@ let package = Package(
         .testTarget(
             name: "StalkNSQTests",
             dependencies: [
-                "StalkNSQ", "StalkTesting",
+                "StalkCore", "StalkNSQ", "StalkTesting",
+                .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOCore", package: "swift-nio"),
-            ]
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ],
+            exclude: ["Certificates"]
         ),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),

@@ -153,8 +153,8 @@ internal import Testing
     /// Random bytes and damaged frames end in a frame, a wait or a violation, and never keep more than was sent.
     @Test func randomBytesNeverCrash() {
         var generator = SeededGenerator(seed: 0x4E53_5121)
-        var violations = 0
-        for _ in 0..<20_000 {
+        var (violations, largest) = (0, Int.min)
+        for _ in 0..<5000 {
             var bytes =
                 Bool.random(using: &generator)
                 ? Array(Self.bytes(of: Self.frames).readableBytesView)
@@ -171,8 +171,9 @@ internal import Testing
                 do { while try frames.next() != nil {} } catch { violations += 1 }
                 do { while try commands.next() != nil {} } catch { violations += 1 }
             }
-            #expect(frames.pendingBytes <= bytes.count && commands.pendingBytes <= bytes.count)
+            largest = max(largest, frames.pendingBytes - bytes.count, commands.pendingBytes - bytes.count)
         }
-        #expect(violations > 10_000)
+        #expect(violations > 2500)
+        #expect(largest <= 0)
     }
 }

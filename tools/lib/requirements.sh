@@ -26,6 +26,7 @@ require_build() {
     require_packages 'command -v pkg-config' pkg-config
     require_packages 'pkg-config --exists lmdb' liblmdb-dev
     require_packages 'pkg-config --exists libzstd' libzstd-dev
+    require_packages 'pkg-config --exists zlib' zlib1g-dev
     # Tests unpack stores of earlier builds.
     require_packages 'command -v tar && command -v xz' tar xz-utils
 }
