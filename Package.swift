@@ -7,6 +7,7 @@ let package = Package(
         .library(name: "Stalk", targets: ["Stalk"]),
         .library(name: "StalkJSON", targets: ["StalkJSON"]),
         .library(name: "StalkNSQ", targets: ["StalkNSQ"]),
+        .library(name: "StalkSQS", targets: ["StalkSQS"]),
         .library(name: "StalkTesting", targets: ["StalkTesting"]),
         .executable(name: "stalk", targets: ["StalkTool"]),
         // For Benchmarks/ only: a package of its own can import products alone. No promise of stability.
@@ -19,11 +20,13 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-distributed-tracing.git", from: "1.7.3"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
+        .package(url: "https://github.com/swift-server/async-http-client.git", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
     ],
@@ -72,7 +75,7 @@ let package = Package(
         .target(name: "StalkTesting", dependencies: ["StalkCore", "StalkFiles", "StalkPlatform"]),
         .target(name: "Stalk", dependencies: ["StalkCore", "StalkLocal", "StalkWorker"]),
 
-        // The remote collectors.
+        // Adapters: each with its own dependencies, none on the engine or another adapter.
         .target(
             name: "StalkNSQ",
             dependencies: [
@@ -82,6 +85,18 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ]
+        ),
+        .target(
+            name: "StalkSQS",
+            dependencies: [
+                "StalkCore",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),
 
@@ -142,6 +157,18 @@ let package = Package(
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],
             exclude: ["Certificates"]
+        ),
+        .testTarget(
+            name: "StalkSQSTests",
+            dependencies: [
+                "StalkCore", "StalkSQS", "StalkTesting", "StalkWorker",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ],
+            exclude: ["Oracle/sign_with_botocore.py"]
         ),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),

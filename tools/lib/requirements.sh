@@ -41,3 +41,42 @@ require_torture() {
     require_packages 'command -v strace' strace
     require_packages 'command -v python3' python3
 }
+
+# Python programs that tests compare with and run against, in .build-tools/: Amazon's own client, two servers that speak
+# the SQS protocol, and the public vectors of Signature Version 4. Nothing of them is part of Stalk. Where PyPI can't be
+# reached, the tests that need them are skipped, and say so.
+require_sqs_tools() {
+    local tools=.build-tools botocore=1.43.106
+    if ! command -v python3 > /dev/null; then
+        echo "SKIPPED: no python3 here, so no test against Amazon's client and other SQS servers"
+        return 0
+    fi
+    mkdir -p "$tools"
+    # ministack pins botocore, so each server has a place of its own.
+    require_python "$tools/sqs" "ministack==1.5.33" "boto3==$botocore"
+    command -v moto_server > /dev/null || require_python "$tools/moto" "moto[sqs,server]==5.2.1"
+    if [ ! -d "$tools/aws4_testsuite" ]; then
+        echo "Fetching the vectors of Signature Version 4"
+        if python3 -m pip download --quiet --no-deps --no-binary :all: \
+            --dest "$tools/download" "botocore==$botocore" > /dev/null 2>&1; then
+            tar -xzf "$tools/download/botocore-$botocore.tar.gz" -C "$tools" --strip-components=4 \
+                "botocore-$botocore/tests/unit/auth/aws4_testsuite"
+        else
+            echo "SKIPPED: PyPI can't be reached, so no vectors of Signature Version 4"
+        fi
+    fi
+}
+
+# A virtual environment with packages of PyPI.
+#   require_python DIRECTORY PACKAGE [...]
+require_python() {
+    local directory=$1
+    shift
+    [ -e "$directory/complete" ] && return 0
+    echo "Installing $* into $directory"
+    if python3 -m venv "$directory" && "$directory/bin/pip" install --quiet "$@"; then
+        touch "$directory/complete"
+    else
+        echo "SKIPPED: $* could not be installed, so the tests that need it are skipped"
+    fi
+}
