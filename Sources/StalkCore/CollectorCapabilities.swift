@@ -12,8 +12,10 @@ public struct CollectorCapabilities: Hashable, Sendable {
 
     /// The largest body, in bytes.
     public var maxBodyBytes: Int
-    /// The longest delay of a message or a retry.
+    /// The longest delay of a message.
     public var maxDelay: Duration
+    /// The longest delay of a retry.
+    public var maxRetryDelay: Duration
     /// The longest lease, and the longest that a lease can be extended to from now.
     public var maxLease: Duration
     /// The most messages, completions or deliveries in one call.
@@ -29,10 +31,11 @@ public struct CollectorCapabilities: Hashable, Sendable {
     /// Whether delays and retries survive a restart of the backend.
     public var durableDelay: Bool
 
-    /// States the capabilities.
+    /// States the capabilities; retries are delayed as long as messages unless `maxRetryDelay` says otherwise.
     public init(
         maxBodyBytes: Int,
         maxDelay: Duration,
+        maxRetryDelay: Duration? = nil,
         maxLease: Duration,
         maxBatch: Int,
         ordering: Ordering,
@@ -43,6 +46,7 @@ public struct CollectorCapabilities: Hashable, Sendable {
     ) {
         self.maxBodyBytes = maxBodyBytes
         self.maxDelay = maxDelay
+        self.maxRetryDelay = maxRetryDelay ?? maxDelay
         self.maxLease = maxLease
         self.maxBatch = maxBatch
         self.ordering = ordering

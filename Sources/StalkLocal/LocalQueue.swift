@@ -228,7 +228,7 @@ extension Completion {
         do throws(StalkError) {
             switch self.disposition {
             case .acknowledge, .release, .deadLetter: break
-            case .retry(let delay, _): try Message.validate(delay: delay, largest: capabilities.maxDelay)
+            case .retry(let delay, _): try Message.validate(delay: delay, largest: capabilities.maxRetryDelay)
             case .acknowledgeAndPublish(let messages):
                 for outgoing in messages { try outgoing.message.validate(for: capabilities) }
             }

@@ -92,7 +92,7 @@ struct WorkerStateMachine: Sendable {
     init(options: WorkerOptions, capabilities: CollectorCapabilities, seed: UInt64) {
         self.options = options
         self.capabilities = capabilities
-        self.rules = OutcomeRules(maxDelay: capabilities.maxDelay)
+        self.rules = OutcomeRules(maxDelay: capabilities.maxRetryDelay)
         self.generator = SplitMix64(seed: seed)
         self.limit = options.concurrency
     }
@@ -303,8 +303,8 @@ struct WorkerStateMachine: Sendable {
 
     /// Says so when a policy's waits will be cut to what the collector keeps.
     private func warnOfShortenedDelays(by policy: RetryPolicy, _ actions: inout [WorkerAction]) {
-        guard policy.cap > self.capabilities.maxDelay else { return }
-        actions.append(.log(.shortenedDelays(policy, self.capabilities.maxDelay)))
+        guard policy.cap > self.capabilities.maxRetryDelay else { return }
+        actions.append(.log(.shortenedDelays(policy, self.capabilities.maxRetryDelay)))
     }
 
     // MARK: What every event ends in

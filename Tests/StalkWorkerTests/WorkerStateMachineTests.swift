@@ -383,7 +383,7 @@ import Testing
     }
 
     @Test func refusedOutcomeBecomesFailureOnce() {
-        var machine = Self.working(1) { $0.maxDelay = .seconds(60) }
+        var machine = Self.working(1) { $0.maxRetryDelay = .seconds(60) }
         _ = machine.took([Self.delivery(1)], now: .zero)
         let tooLong = Disposition.retry(after: .seconds(3600), reason: "later")
         _ = machine.handled(Self.slot(1), .returned(tooLong), now: .zero)

@@ -2,7 +2,7 @@ internal import StalkCore
 
 extension ConformanceTrial {
     func retryComesAgainWhenDue() async throws {
-        let delay = min(self.short, self.capabilities.maxDelay)
+        let delay = min(self.short, self.capabilities.maxRetryDelay)
         try self.applies(delay > self.timing.tolerance * 2, otherwise: "it keeps no delay")
         let headers: Headers = ["Colour": "green"]
         try await self.collector.wake()
@@ -31,7 +31,7 @@ extension ConformanceTrial {
         try await self.collector.wake()
         try await self.collector.publish(Message("flaky"))
         let delivery = try await self.takeOne()
-        for delay in [.milliseconds(-1), self.capabilities.maxDelay + .milliseconds(1)] {
+        for delay in [.milliseconds(-1), self.capabilities.maxRetryDelay + .milliseconds(1)] {
             try await self.expectRefusal(.delayOutOfRange, of: "a retry after \(delay)") {
                 try await self.collector.finish(delivery, .retry(after: delay, reason: "no"))
             }

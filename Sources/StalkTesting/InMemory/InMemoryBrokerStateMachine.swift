@@ -168,7 +168,7 @@ struct InMemoryBrokerStateMachine: Sendable {
         case .acknowledge, .deadLetter, .release:
             break
         case .retry(let delay, _):
-            try Message.validate(delay: delay, largest: self.capabilities.maxDelay)
+            try Message.validate(delay: delay, largest: self.capabilities.maxRetryDelay)
         case .acknowledgeAndPublish(let outgoing):
             guard self.capabilities.atomicPublish else {
                 throw StalkError(
