@@ -154,6 +154,12 @@ final class SQSClient: Sendable {
         }
     }
 
+    /// Waits before the failed entries of a batch are sent again.
+    func rest(afterPartialFailure count: Int) async throws {
+        let largest = Duration.milliseconds(50) * (1 << min(count, 8))
+        try await self.clock.sleep(self.clock.elapsed() + largest * Double.random(in: 0...1))
+    }
+
     /// Waits before the next try, or throws when there is none.
     private func rest(
         after failure: RetryState.Failure,

@@ -27,9 +27,12 @@ struct JSONWriter {
         self.needsComma = true
     }
 
-    mutating func integer(_ value: Int) {
+    mutating func integer(_ value: Int) { self.literal(String(value)) }
+
+    /// Text that is JSON already, such as a number.
+    mutating func literal(_ text: String) {
         self.comma()
-        self.bytes += String(value).utf8
+        self.bytes += text.utf8
         self.needsComma = true
     }
 
