@@ -142,5 +142,6 @@ ATTACK = Attack(
     long=200,
     run=run,
     control=control,
+    waits=True,
     probe=lambda: None if find_tool("cc") else "needs cc, to build the library that moves clocks",
 )

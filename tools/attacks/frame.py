@@ -3,6 +3,7 @@
 import argparse
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -66,6 +67,8 @@ class Attack:
     """Plants a fault and returns what was found of it; an empty text means that the attack is blind."""
     probe: Callable[[], str | None] = lambda: None
     """Why the attack can't run here, or None."""
+    waits: bool = False
+    """Whether it waits most of the time, so that it can run beside others."""
 
 
 @dataclass
@@ -143,6 +146,34 @@ def table(rows: list[Row]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells)
 
 
+class Aside:
+    """The attacks that wait most of the time, in a process of their own beside the others."""
+
+    def __init__(self, names: list[str], options: argparse.Namespace) -> None:
+        self.output = tempfile.TemporaryFile("w+")
+        command = [sys.executable, sys.argv[0], "--seed", str(options.seed)]
+        for name in names:
+            command += ["--only", name]
+        for name in ("stalk", "work", "count"):
+            if value := getattr(options, name):
+                command += [f"--{name}", str(value)]
+        command += [f"--{name}" for name in ("long", "verbose") if getattr(options, name)]
+        self.process = subprocess.Popen(command, stdout=self.output, stderr=subprocess.STDOUT)
+
+    def wait(self) -> bool:
+        """Waits for its end, and prints what it said; whether all was well."""
+        code = self.process.wait()
+        self.output.seek(0)
+        print("\nbeside these:\n" + self.output.read(), flush=True)
+        return code == 0
+
+    def stop(self) -> None:
+        """Ends it, if it still runs; it cleans up behind itself."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
 def find_stalk(given: str | None) -> Path:
     """The binary: the one given, else the release build that tools/test makes, else a debug build."""
     places = [Path(given)] if given else [ROOT / ".build-release/release/stalk", ROOT / ".build/debug/stalk"]
@@ -177,11 +208,16 @@ def main(attacks: list[Attack]) -> int:
         options.seed = random.SystemRandom().randrange(1, 1 << 20)
     stalk = find_stalk(options.stalk)
     print(f"tools/torture: {stalk}, seed {options.seed}", flush=True)
-    rows = [
-        run_attack(attack, options, stalk) for attack in attacks if not options.only or attack.name in options.only
-    ]
-    print("\n" + table(rows))
+    chosen = [attack for attack in attacks if not options.only or attack.name in options.only]
+    aside = None if options.only else Aside([attack.name for attack in chosen if attack.waits], options)
+    try:
+        rows = [run_attack(attack, options, stalk) for attack in chosen if aside is None or not attack.waits]
+        print("\n" + table(rows), flush=True)
+        is_good = aside is None or aside.wait()
+    finally:
+        if aside is not None:
+            aside.stop()
     bad = [row.name for row in rows if not row.good]
     if bad:
         print(f"\nFAILED: {', '.join(bad)}; run it again with --seed {options.seed}")
-    return 1 if bad else 0
+    return 0 if is_good and not bad else 1

@@ -224,6 +224,7 @@ DESCRIPTORS = Attack(
     long=200,
     run=run_descriptors,
     control=control_descriptors,
+    waits=True,
     probe=lambda: probe() or (None if find_tool("cc") else "needs cc, to build the library that names traps"),
 )
 
@@ -235,5 +236,6 @@ SIZE = Attack(
     long=200,
     run=run_size,
     control=control_size,
+    waits=True,
     probe=lambda: probe() or (None if find_tool("cc") else "needs cc, to build the library of the control"),
 )

@@ -273,5 +273,6 @@ ATTACK = Attack(
     long=9_000,
     run=run,
     control=control,
+    waits=True,
     probe=missing,
 )

@@ -154,4 +154,5 @@ ATTACK = Attack(
     long=400,
     run=run,
     control=control,
+    waits=True,
 )
