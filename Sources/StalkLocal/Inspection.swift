@@ -91,6 +91,8 @@ public struct StoreStats: Hashable, Sendable {
     public var setAside: Int
     /// What the store asked of the disk.
     public var activity: StoreActivity
+    /// How late the schedule is: for how long what should have happened by now has waited.
+    public var scheduleLag = Duration.zero
 }
 
 /// What a store asked of the disk; differences between two readings tell what some work cost.
@@ -103,13 +105,30 @@ public struct StoreActivity: Hashable, Sendable {
     public var syncs: Int
     /// Bytes written to the log since the store was opened, prepared segments included.
     public var logBytesWritten: Int
+    /// Calls that waited for the group commits since the store was opened: divided by those, how many one serves.
+    public var committedCalls: Int
+    /// Syncs of the log and the store's other files since the store was opened.
+    public var logSyncs: Int
+    /// How long those took together.
+    public var logSyncTime: Duration
 
     /// States what a store asked of the disk; stores do this.
-    public init(frames: Int, lmdbCommits: Int, syncs: Int, logBytesWritten: Int) {
+    public init(
+        frames: Int,
+        lmdbCommits: Int,
+        syncs: Int,
+        logBytesWritten: Int,
+        committedCalls: Int = 0,
+        logSyncs: Int = 0,
+        logSyncTime: Duration = .zero
+    ) {
         self.frames = frames
         self.lmdbCommits = lmdbCommits
         self.syncs = syncs
         self.logBytesWritten = logBytesWritten
+        self.committedCalls = committedCalls
+        self.logSyncs = logSyncs
+        self.logSyncTime = logSyncTime
     }
 }
 

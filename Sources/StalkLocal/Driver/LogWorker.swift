@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkLog
+internal import Synchronization
 
 /// Writes the log.
 struct LogWorker: StoreWorker {
@@ -48,6 +49,7 @@ struct LogWorker: StoreWorker {
             return
         }
         let written = frame
+        self.core.committedCalls.wrappingAdd(written.waiters.count, ordering: .relaxed)
         self.core.step { engine, now in engine.complete(written, now: now) }
         // A frame of unusual size is not worth keeping.
         if bytes.capacity <= 8 << 20 { self.memory = bytes }

@@ -3,6 +3,8 @@
 internal import StalkCore
 internal import StalkFiles
 internal import StalkIndex
+internal import StalkWheel
+internal import Synchronization
 
 /// Reads what is in a store without taking it.
 struct StoreInspector: Sendable {
@@ -142,7 +144,8 @@ struct StoreInspector: Sendable {
                     checkpointLag: engine.bytesSinceCheckpoint,
                     owner: owner,
                     setAside: engine.setAside.count,
-                    activity: self.activity(frames: engine.writtenThrough)
+                    activity: self.activity(frames: engine.writtenThrough),
+                    scheduleLag: .milliseconds(max(0, now.milliseconds - engine.nextScheduled(now: now)))
                 )
             }
             stats.lmdbBytes = self.core.tables.index.fileBytes
@@ -161,7 +164,10 @@ struct StoreInspector: Sendable {
             frames: Int(frames),
             lmdbCommits: Int(self.core.tables.index.commitCount),
             syncs: disk.syncs,
-            logBytesWritten: disk.bytesWritten
+            logBytesWritten: disk.bytesWritten,
+            committedCalls: self.core.committedCalls.load(ordering: .relaxed),
+            logSyncs: disk.dataSyncs,
+            logSyncTime: disk.dataSyncTime
         )
     }
 
@@ -214,6 +220,15 @@ struct StoreInspector: Sendable {
             },
             diedIn: diedIn
         )
+    }
+}
+
+extension Engine {
+    /// When the schedule has something to do next; `now` when it has nothing to do yet.
+    fileprivate func nextScheduled(now: Moment) -> Int64 {
+        // What is to be read from LMDB has no time yet while the first run of the schedule is on its way.
+        let unfed = self.nextUnfed.flatMap { $0 > 0 ? $0 : nil } ?? .max
+        return min(self.wheel.nextDeadline ?? .max, unfed, now.milliseconds)
     }
 }
 
