@@ -5,6 +5,7 @@ let package = Package(
     name: "stalk",
     products: [
         .library(name: "Stalk", targets: ["Stalk"]),
+        .library(name: "StalkAdmin", targets: ["StalkAdmin"]),
         .library(name: "StalkJSON", targets: ["StalkJSON"]),
         .library(name: "StalkNSQ", targets: ["StalkNSQ"]),
         .library(name: "StalkSQS", targets: ["StalkSQS"]),
@@ -22,10 +23,12 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-collections.git", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto.git", from: "4.5.2"),
         .package(url: "https://github.com/apple/swift-distributed-tracing.git", from: "1.7.3"),
+        .package(url: "https://github.com/apple/swift-http-types.git", from: "1.8.0"),
         .package(url: "https://github.com/apple/swift-log.git", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics.git", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
         .package(url: "https://github.com/apple/swift-nio-ssl.git", from: "2.37.6"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird.git", from: "2.28.1"),
         .package(url: "https://github.com/swift-server/async-http-client.git", from: "1.37.0"),
         .package(url: "https://github.com/swift-server/swift-service-lifecycle.git", from: "2.13.0"),
         .package(url: "https://github.com/swiftlang/swift-subprocess.git", from: "1.0.2"),
@@ -100,11 +103,27 @@ let package = Package(
             ]
         ),
 
+        // Control over HTTP; nothing else needs a web server.
+        .target(
+            name: "StalkAdmin",
+            dependencies: [
+                "StalkCore", "StalkLocal", "StalkWorker",
+                .product(name: "HTTPTypes", package: "swift-http-types"),
+                .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+            ]
+        ),
+
         // The command.
         .target(
             name: "StalkCLI",
             dependencies: [
-                "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkPlatform", "StalkWorker",
+                "StalkAdmin", "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkPlatform", "StalkWorker",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
@@ -137,6 +156,7 @@ let package = Package(
             name: "StalkWorkerTests",
             dependencies: [
                 "StalkCore", "StalkTesting", "StalkWorker",
+                .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "InMemoryTracing", package: "swift-distributed-tracing"),
                 .product(name: "Logging", package: "swift-log"),
@@ -144,6 +164,13 @@ let package = Package(
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Tracing", package: "swift-distributed-tracing"),
                 .product(name: "ServiceLifecycleTestKit", package: "swift-service-lifecycle"),
+            ]
+        ),
+        .testTarget(
+            name: "StalkAdminTests",
+            dependencies: [
+                "StalkAdmin", "StalkCore", "StalkLocal", "StalkTesting", "StalkWorker",
+                .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),
         .testTarget(name: "StalkJSONTests", dependencies: ["StalkCore", "StalkJSON", "StalkTesting", "StalkWorker"]),
@@ -186,7 +213,7 @@ let package = Package(
         .testTarget(
             name: "StalkCLITests",
             dependencies: [
-                "StalkCLI", "StalkCore", "StalkFiles", "StalkLog", "StalkTool",
+                "StalkAdmin", "StalkCLI", "StalkCore", "StalkFiles", "StalkLog", "StalkTool",
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),

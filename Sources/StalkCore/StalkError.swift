@@ -11,7 +11,7 @@ public struct StalkError: Error, Sendable {
             case noSuchQueue, noSuchMessage, staleReceipt, foreignReceipt
             case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, noSuchStore,
                 networkFileSystem
-            case permissionDenied, pathTooLong, closed, unavailable, corruptValue, interrupted
+            case permissionDenied, pathTooLong, addressInUse, closed, unavailable, corruptValue, interrupted
         }
 
         private let value: Value
@@ -61,6 +61,8 @@ public struct StalkError: Error, Sendable {
         public static var permissionDenied: Code { Code(.permissionDenied) }
         /// A path is longer than the system allows.
         public static var pathTooLong: Code { Code(.pathTooLong) }
+        /// Somebody else listens at the address.
+        public static var addressInUse: Code { Code(.addressInUse) }
         /// The store or collector was closed.
         public static var closed: Code { Code(.closed) }
         /// The backend can't be reached now; trying again later can help.
