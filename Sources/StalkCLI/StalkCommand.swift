@@ -23,8 +23,9 @@ struct StalkCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
-            RedriveCommand.self, VerifyCommand.self, RepairCommand.self, BackupCommand.self, CompactCommand.self,
-            DoctorCommand.self, BenchCommand.self, TortureCommand.self,
+            RedriveCommand.self, PauseCommand.self, ResumeCommand.self, ServeCommand.self, TopCommand.self,
+            VerifyCommand.self, RepairCommand.self, BackupCommand.self, CompactCommand.self, DoctorCommand.self,
+            BenchCommand.self, TortureCommand.self,
             // Children of other commands; not for people.
             TortureLoadCommand.self, TortureCheckCommand.self, VerifyReaderCommand.self,
         ]

@@ -108,8 +108,9 @@ struct OutputTests {
         let json = String(decoding: StatsCommand.json(stats).line, as: UTF8.self)
         #expect(
             json == #"{"queues":[{"name":"mail","ready":12,"delayed":3,"leased":0,"dead":1,"bytes":2048,"#
-                + #""oldestAgeMs":61000},{"name":"z","ready":0,"delayed":0,"leased":0,"dead":0,"bytes":0,"#
-                + #""oldestAgeMs":null}],"logBytes":16777216,"lmdbBytes":4096,"checkpointLag":512,"setAside":0,"#
+                + #""oldestAgeMs":61000,"paused":false},{"name":"z","ready":0,"delayed":0,"leased":0,"dead":0,"#
+                + #""bytes":0,"oldestAgeMs":null,"paused":false}],"logBytes":16777216,"lmdbBytes":4096,"#
+                + #""checkpointLag":512,"setAside":0,"#
                 + #""owner":77}"# + "\n"
         )
         let lines = StatsCommand.text(stats).split(separator: "\n", omittingEmptySubsequences: false)

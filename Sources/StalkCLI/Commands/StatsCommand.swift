@@ -55,19 +55,21 @@ struct StatsCommand: AsyncParsableCommand {
             .init("dead", .number(queue.dead)),
             .init("bytes", .number(queue.bytes)),
             .init("oldestAgeMs", queue.oldestAge.map { .integer($0.wholeMillisecondsRoundedUp) } ?? .null),
+            .init("paused", .bool(queue.isPaused)),
         ])
     }
 
     static func text(_ stats: StoreStats) -> String {
         var table = TextTable([
             ("QUEUE", .left), ("READY", .right), ("DELAYED", .right), ("LEASED", .right), ("DEAD", .right),
-            ("BODIES", .right), ("OLDEST", .right),
+            ("BODIES", .right), ("OLDEST", .right), ("", .left),
         ])
         for queue in stats.queues {
             table.add([
                 queue.name.rawValue, "\(queue.ready)", "\(queue.delayed)", "\(queue.leased)", "\(queue.dead)",
                 sizeText(queue.bytes),
                 queue.oldestAge.map { ageText(milliseconds: $0.wholeMillisecondsRoundedUp) } ?? "-",
+                queue.isPaused ? "paused" : "",
             ])
         }
         let damage = stats.setAside == 0 ? "" : "\(counted(stats.setAside, "damaged value")) set aside\n"

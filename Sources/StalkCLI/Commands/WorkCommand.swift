@@ -1,6 +1,7 @@
 // `stalk work`: a command for each message.
 
 internal import ArgumentParser
+internal import StalkAdmin
 internal import StalkCore
 internal import StalkLocal
 internal import StalkWorker
@@ -22,6 +23,7 @@ struct WorkCommand: AsyncParsableCommand {
             What the command wrote last to its standard error is kept as the reason.
 
               stalk work mail -- ./send.sh
+              stalk work mail --http 1323 -- ./send.sh
               stalk work images -j 4 --timeout 1m --error-queue broken -- ./resize.sh
 
             The first SIGTERM or Ctrl-C lets running commands finish, the second one stops them.
@@ -67,6 +69,20 @@ struct WorkCommand: AsyncParsableCommand {
     )
     var timeout: Duration?
 
+    @Option(
+        help: ArgumentHelp(
+            "Show and control the work over HTTP at this address; a port alone means this machine only.",
+            valueName: "address"
+        ),
+        transform: parseAdminAddress
+    )
+    var http: AdminAddress?
+
+    @OptionGroup var tokenOption: TokenOption
+
+    @Option(help: ArgumentHelp("What names the worker in metrics and over HTTP. Default: a UUID.", valueName: "id"))
+    var collectorID: String?
+
     @Flag(help: "End when nothing is ready, delayed or worked on.")
     var drain = false
 
@@ -95,7 +111,7 @@ struct WorkCommand: AsyncParsableCommand {
         let counters = try await self.storeOptions.withStore { store in
             try store.requireQueue(name)
             let queue = store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
-            return try await self.work(on: queue, policy: policy, command: command)
+            return try await self.work(on: queue, of: store, policy: policy, command: command)
         }
         if self.json {
             StandardError.write(String(decoding: counters.json.line, as: UTF8.self))
@@ -106,10 +122,17 @@ struct WorkCommand: AsyncParsableCommand {
 
     private func work(
         on queue: LocalQueue,
+        of store: LocalStore,
         policy: RetryPolicy,
         command: ShellCommand
     ) async throws -> WorkerCounters {
         var run = WorkerRun(queue: queue, policy: policy, jobs: self.jobs, command: command)
+        run.backend = "local"
+        run.store = store
+        if let id = self.collectorID { run.collectorID = id }
+        if let address = self.http {
+            run.admin = AdminOptions(address: address, token: try self.tokenOption.token())
+        }
         if self.drain { run.drained = { try await queue.drained() } }
         return try await run()
     }

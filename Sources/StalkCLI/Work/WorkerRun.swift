@@ -1,7 +1,9 @@
 // The one place where `stalk work` meets the worker runtime.
 
 internal import Logging
+internal import StalkAdmin
 internal import StalkCore
+internal import StalkLocal
 internal import StalkWorker
 
 /// A worker that runs a command for each message of a queue.
@@ -15,6 +17,12 @@ struct WorkerRun: Sendable {
     let policy: RetryPolicy
     let jobs: Int
     let command: ShellCommand
+    /// What names the worker, and the kind of its backend, in metrics and over HTTP.
+    var collectorID = WorkerOptions.makeCollectorID()
+    var backend = "unknown"
+    /// Where to show and control it over HTTP, and a store to show beside it.
+    var admin: AdminOptions?
+    var store: LocalStore?
     /// Returns once there is nothing left to do; `nil` to go on for ever.
     var drained: (@Sendable () async throws -> Void)?
 
@@ -27,6 +35,15 @@ struct WorkerRun: Sendable {
     func callAsFunction() async throws -> WorkerCounters {
         let (stop, stopping) = AsyncStream.makeStream(of: Never.self)
         let worker = self.makeWorker(stop: stop)
+        return try await withAdminServer(self.admin, collectors: [AdminCollector(worker)], store: self.store) {
+            try await Self.run(worker, first: stopping)
+        }
+    }
+
+    private static func run(
+        _ worker: Worker,
+        first stopping: AsyncStream<Never>.Continuation
+    ) async throws -> WorkerCounters {
         try await withEndingSignals { signals in
             try await withThrowingTaskGroup(of: Bool.self) { group in
                 group.addTask {
@@ -56,7 +73,12 @@ struct WorkerRun: Sendable {
     private func makeWorker(stop: AsyncStream<Never>) -> Worker {
         Worker(
             collector: self.queue,
-            options: WorkerOptions(concurrency: self.jobs, retryPolicy: self.policy),
+            options: WorkerOptions(
+                collectorID: self.collectorID,
+                backend: self.backend,
+                concurrency: self.jobs,
+                retryPolicy: self.policy
+            ),
             logger: Logger(label: "stalk") { _ in NoteLogHandler() },
             until: { [drained] in
                 try await withThrowingTaskGroup(of: Void.self) { group in

@@ -1,0 +1,41 @@
+// `stalk serve`: a store over HTTP.
+
+internal import ArgumentParser
+internal import StalkAdmin
+internal import StalkCore
+internal import StalkLocal
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Show a store over HTTP: a page, metrics and probes.",
+        discussion: """
+            The page shows every queue and its messages live. With a token it pauses, resumes and redrives as well.
+
+              stalk serve
+              stalk serve --http :8080 --token-file token
+
+            The command has the store open, so no other process can: a worker shows its own with 'stalk work --http'.
+            """
+    )
+
+    @OptionGroup var storeOptions: StoreOptions
+    @OptionGroup var tokenOption: TokenOption
+
+    @Option(
+        help: ArgumentHelp("Where to listen; a port alone means this machine only.", valueName: "address"),
+        transform: parseAdminAddress
+    )
+    var http = AdminAddress()
+
+    func run() async throws {
+        let options = AdminOptions(address: self.http, token: try self.tokenOption.token())
+        try await self.storeOptions.withStore { store in
+            try await withEndingSignals { signals in
+                try await withAdminServer(options, collectors: [], store: store) {
+                    for await _ in signals { break }
+                }
+            }
+        }
+    }
+}
