@@ -123,7 +123,8 @@ let package = Package(
         .target(
             name: "StalkCLI",
             dependencies: [
-                "StalkAdmin", "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkPlatform", "StalkWorker",
+                "StalkAdmin", "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkPlatform", "StalkSQS",
+                "StalkWorker",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
@@ -195,7 +196,7 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
             ],
-            exclude: ["Oracle/sign_with_botocore.py"]
+            exclude: ["Oracle/real_server.py", "Oracle/sign_with_botocore.py"]
         ),
         .testTarget(name: "StalkTestingTests", dependencies: ["StalkCore", "StalkTesting"]),
         .testTarget(name: "StalkTests", dependencies: ["Stalk"]),

@@ -42,16 +42,36 @@ struct UsageTests {
         }
     }
 
-    @Test("A remote queue is refused, naming what is missing")
+    @Test("An address without an adapter is refused, naming it")
+    func unknownAddress() async throws {
+        for arguments in [["put", "nats://q"], ["get", "nats://h:1/t"], ["work", "nats://q", "--", "true"]] {
+            let outcome = try await Tool.run(arguments)
+            #expect(outcome.status == .exited(2))
+            #expect(outcome.errors.contains("no adapter for nats"))
+        }
+    }
+
+    @Test("A remote queue is refused where a command works in the store alone")
     func remoteQueue() async throws {
         for arguments in [
-            ["put", "sqs://q"], ["get", "nsq://h:1/t"], ["stats", "https://h/q"], ["peek", "sqs://q"],
-            ["redrive", "sqs://q"],
-            ["work", "sqs://q", "--", "true"], ["work", "q", "--error-queue", "sqs://q", "--", "true"],
+            ["stats", "https://h/q"], ["peek", "sqs://q"], ["redrive", "sqs://q"],
+            ["work", "q", "--error-queue", "sqs://q", "--", "true"],
         ] {
             let outcome = try await Tool.run(arguments)
             #expect(outcome.status == .exited(2))
-            #expect(outcome.errors.contains("has no adapter for"))
+            #expect(outcome.errors.contains("only put, get and work go there"))
+        }
+    }
+
+    @Test("An SQS address that can't be read is refused, saying what is wrong")
+    func brokenSQSAddress() async throws {
+        for (address, words) in [
+            ("sqs://q?colour=red", "colour"), ("sqs://q?region", "name=value"), ("sqs://a b", "0x20"),
+            ("sqs://q?endpoint=localhost&region=eu-west-1", "no endpoint"), ("sqs://q?region=a%zz", "a%zz"),
+        ] {
+            let outcome = try await Tool.run("get", address)
+            #expect(outcome.status == .exited(2), "\(address)")
+            #expect(outcome.errors.contains(words), "\(outcome.errors)")
         }
     }
 

@@ -3,6 +3,7 @@
 internal import ArgumentParser
 internal import StalkCore
 internal import StalkLocal
+internal import StalkSQS
 
 struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -27,7 +28,7 @@ struct GetCommand: AsyncParsableCommand {
 
     @OptionGroup var storeOptions: StoreOptions
 
-    @Argument(help: "The queue to take from.")
+    @Argument(help: "The queue to take from; or sqs://NAME[?region=R&endpoint=URL&account=ID].")
     var queue: String
 
     @Option(
@@ -52,21 +53,34 @@ struct GetCommand: AsyncParsableCommand {
     var format: Format = .raw
 
     func run() async throws {
-        let name = try localQueueName(self.queue)
+        let place = try QueueArgument(self.queue)
         try await cancelledBySignals { [self] in
-            try await self.storeOptions.withStore { store in
-                try store.requireQueue(name)
-                let queue = store.queue(name)
-                try await queue.wake()
-                var taking = Taking(
-                    queue: queue,
-                    limit: self.max == 0 ? nil : self.max,
-                    wait: self.wait,
-                    acknowledges: self.ack,
-                    format: self.format
-                )
-                try await taking.run()
+            switch place {
+            case .local(let name):
+                try await self.storeOptions.withStore { store in
+                    try store.requireQueue(name)
+                    try await self.take(from: store.queue(name), wait: self.wait)
+                }
+            case .sqs(let name, var configuration):
+                // What is not asked for stays with others.
+                configuration.prefetch = 0
+                // A poll that does not wait asks just some of SQS's machines.
+                try await withSQS(name, configuration) { queue in
+                    try await self.take(from: queue, wait: Swift.max(self.wait, .seconds(1)))
+                }
             }
         }
+    }
+
+    private func take(from queue: any Collector, wait: Duration) async throws {
+        try await queue.wake()
+        var taking = Taking(
+            queue: queue,
+            limit: self.max == 0 ? nil : self.max,
+            wait: wait,
+            acknowledges: self.ack,
+            format: self.format
+        )
+        try await taking.run()
     }
 }

@@ -56,7 +56,7 @@ struct PutCommand: AsyncParsableCommand {
 
     @OptionGroup var storeOptions: StoreOptions
 
-    @Argument(help: "The queue; it is made when it is not there.")
+    @Argument(help: "The queue; it is made when it is not there. Or sqs://NAME[?region=R&endpoint=URL&account=ID].")
     var queue: String
 
     @Argument(help: "The file to read; '-' or nothing is standard input.")
@@ -93,35 +93,50 @@ struct PutCommand: AsyncParsableCommand {
     var durability: DurabilityOption = .synced
 
     func run() async throws {
-        let name = try localQueueName(self.queue)
+        let place = try QueueArgument(self.queue)
         let template = try self.template()
         let input = try InputStream(path: self.file)
         if input.isTerminal { StandardError.note("Reading from the terminal; Ctrl-D ends the input.") }
-        let printsIDs = self.ids || self.framing == nil
         let publication = try await cancelledBySignals { [self] in
             let first = try await input.read(upTo: MessageReader.chunkBytes)
             // Nothing to publish makes no store; all of an empty input is one empty message.
             if first.isEmpty, self.framing != nil { return 0 }
-            return try await self.storeOptions.withStore(creating: true) { store in
-                let queue = store.queue(name)
-                let reader = MessageReader(
-                    input: input,
-                    first: first,
-                    framing: self.framing.framing,
-                    template: template,
-                    capabilities: queue.capabilities
-                )
-                var publication = Publication(
-                    queue: queue,
-                    durability: self.durability,
-                    framing: self.framing.framing,
-                    ids: printsIDs ? (self.json ? .json : .plain) : .none,
-                    inputSize: input.size
-                )
-                return try await publication.publishAll(from: reader)
+            switch place {
+            case .local(let name):
+                return try await self.storeOptions.withStore(creating: true) { store in
+                    try await self.publish(input, first, template, to: store.queue(name))
+                }
+            case .sqs(let name, let configuration):
+                return try await withSQS(name, configuration) { queue in
+                    try await self.publish(input, first, template, to: queue)
+                }
             }
         }
         try await self.report(published: publication)
+    }
+
+    private func publish(
+        _ input: InputStream,
+        _ first: [UInt8],
+        _ template: Message,
+        to queue: any Collector
+    ) async throws -> Int {
+        let reader = MessageReader(
+            input: input,
+            first: first,
+            framing: self.framing.framing,
+            template: template,
+            capabilities: queue.capabilities
+        )
+        let printsIDs = self.ids || self.framing == nil
+        var publication = Publication(
+            queue: queue,
+            durability: self.durability,
+            framing: self.framing.framing,
+            ids: printsIDs ? (self.json ? .json : .plain) : .none,
+            inputSize: input.size
+        )
+        return try await publication.publishAll(from: reader)
     }
 
     private func report(published: Int) async throws {

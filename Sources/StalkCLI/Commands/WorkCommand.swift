@@ -4,6 +4,7 @@ internal import ArgumentParser
 internal import StalkAdmin
 internal import StalkCore
 internal import StalkLocal
+internal import StalkSQS
 internal import StalkWorker
 
 struct WorkCommand: AsyncParsableCommand {
@@ -32,7 +33,7 @@ struct WorkCommand: AsyncParsableCommand {
 
     @OptionGroup var storeOptions: StoreOptions
 
-    @Argument(help: "The queue to take from.")
+    @Argument(help: "The queue to take from; or sqs://NAME[?region=R&endpoint=URL&account=ID].")
     var queue: String
 
     @Option(
@@ -104,14 +105,22 @@ struct WorkCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let name = try localQueueName(self.queue)
-        let errorQueue = try self.errorQueue.map(localQueueName)
+        let place = try QueueArgument(self.queue)
         let policy = try self.retryPolicy()
         let command = try ShellCommand(self.command, timeout: self.timeout)
-        let counters = try await self.storeOptions.withStore { store in
-            try store.requireQueue(name)
-            let queue = store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
-            return try await self.work(on: queue, of: store, policy: policy, command: command)
+        let counters: WorkerCounters
+        switch place {
+        case .local(let name):
+            let errorQueue = try self.errorQueue.map(localQueueName)
+            counters = try await self.storeOptions.withStore { store in
+                try store.requireQueue(name)
+                let queue = store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
+                return try await self.work(on: queue, "local", store, policy: policy, command: command) {
+                    try await queue.drained()
+                }
+            }
+        case .sqs(let name, let configuration):
+            counters = try await self.work(onSQS: name, configuration, policy: policy, command: command)
         }
         if self.json {
             StandardError.write(String(decoding: counters.json.line, as: UTF8.self))
@@ -121,19 +130,53 @@ struct WorkCommand: AsyncParsableCommand {
     }
 
     private func work(
-        on queue: LocalQueue,
-        of store: LocalStore,
+        onSQS name: String,
+        _ configuration: SQSConfiguration,
         policy: RetryPolicy,
         command: ShellCommand
     ) async throws -> WorkerCounters {
+        var configuration = configuration
+        configuration.errorQueue = try self.sqsErrorQueue()
+        configuration.prefetch = 10
+        return try await withSQS(name, configuration) { queue in
+            guard queue.hasErrorQueue else {
+                throw StalkError(
+                    .invalidArgument,
+                    "SQS keeps no dead messages by itself: name a queue with --error-queue, or give \(queue.queue) a "
+                        + "redrive policy. No message was taken."
+                )
+            }
+            return try await self.work(on: queue, "sqs", policy: policy, command: command) {
+                try await queue.drained()
+            }
+        }
+    }
+
+    /// The error queue's name or address: it is in the same place as the queue.
+    private func sqsErrorQueue() throws(StalkError) -> String? {
+        guard let text = self.errorQueue else { return nil }
+        return switch try QueueArgument(text) {
+        case .local(let name): name.rawValue
+        case .sqs(let name, _): name
+        }
+    }
+
+    private func work(
+        on queue: any Collector,
+        _ backend: String,
+        _ store: LocalStore? = nil,
+        policy: RetryPolicy,
+        command: ShellCommand,
+        drained: @escaping @Sendable () async throws -> Void
+    ) async throws -> WorkerCounters {
         var run = WorkerRun(queue: queue, policy: policy, jobs: self.jobs, command: command)
-        run.backend = "local"
+        run.backend = backend
         run.store = store
         if let id = self.collectorID { run.collectorID = id }
         if let address = self.http {
             run.admin = AdminOptions(address: address, token: try self.tokenOption.token())
         }
-        if self.drain { run.drained = { try await queue.drained() } }
+        if self.drain { run.drained = drained }
         return try await run()
     }
 

@@ -39,6 +39,23 @@ struct QueueCalls: Sendable {
         }
     }
 
+    /// Whether SQS counts no message at all.
+    func isEmpty() async throws -> Bool {
+        var writer = JSONWriter()
+        writer.object { writer in
+            writer.member("QueueUrl", self.url)
+            writer.member(
+                "AttributeNames",
+                [
+                    "ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed",
+                    "ApproximateNumberOfMessagesNotVisible",
+                ]
+            )
+        }
+        let answer = try await self.client.call(.getQueueAttributes, writer.bytes, queue: self.name)
+        return (answer["Attributes"]?.members ?? [:]).values.allSatisfy { $0.integer == 0 }
+    }
+
     // MARK: Batches
 
     /// Sends up to ten messages.

@@ -304,6 +304,20 @@ public final class SQSCollector: Collector {
         }
     }
 
+    // MARK: Draining
+
+    /// Returns once SQS reports nothing ready, delayed or held, twice in a row: its counts are approximate.
+    ///
+    /// - Throws: ``StalkCore/StalkError`` when SQS can't be asked, or `CancellationError`.
+    public func drained() async throws {
+        var quiet = 0
+        while quiet < 2 {
+            try await self.clock.sleep(self.clock.elapsed() + .seconds(1))
+            let isEmpty = try await self.calls.isEmpty()
+            quiet = isEmpty && self.state.withLock({ $0.machine.inFlight }) == 0 ? quiet + 1 : 0
+        }
+    }
+
     // MARK: Extending
 
     /// Extends leases; see ``StalkCore/Collector/extend(_:lease:)``.
