@@ -1,5 +1,6 @@
 import StalkCore
 import StalkTesting
+import Synchronization
 import Testing
 
 @testable import StalkSQS
@@ -9,6 +10,7 @@ final class FakeHarness: CollectorHarness {
     let clock = ManualClock()
     let server: FakeSQS
     private let names = Atomic64()
+    private let collectors = Mutex<[SQSCollector]>([])
 
     init() {
         self.server = FakeSQS(clock: self.clock)
@@ -20,17 +22,26 @@ final class FakeHarness: CollectorHarness {
         self.server.createQueue("errors-\(number)")
         var configuration = SQSConfiguration.test
         configuration.errorQueue = "errors-\(number)"
-        return try await self.server.open("queue-\(number)", configuration)
+        let collector = try await self.server.open("queue-\(number)", configuration)
+        self.collectors.withLock { $0.append(collector) }
+        return collector
     }
 
     func advance(by duration: Duration) async throws {
         self.clock.advance(by: duration)
         // Whoever the clock woke has to run before what comes next is looked at.
-        for _ in 0..<500 { await Task.yield() }
+        for _ in 0..<50 { await Task.yield() }
     }
 
     func takeIsWaiting() async throws {
-        for _ in 0..<2000 { await Task.yield() }
+        while !Task.isCancelled {
+            for collector in self.collectors.withLock({ $0 }) where collector.waitingTakes > 0 {
+                // One that may deliver waits at the server.
+                let status = try await collector.status
+                if status.isAsleep || status.maxInFlight == 0 || self.server.waitingPolls > 0 { return }
+            }
+            await Task.yield()
+        }
     }
 
     func deadLetters(of collector: SQSCollector) async throws -> [ConformanceDeadLetter]? {

@@ -301,9 +301,9 @@ struct IntakeStateMachine: Sendable {
 
     /// Does everything that is due.
     mutating func settle(now: Duration) -> [Action] {
-        var actions: [Action] = []
+        // What is handed out now needs no extension for the wait that is over.
+        var actions = self.hand(now: now)
         if now >= self.nextLook { actions += self.look(now: now) }
-        actions += self.hand(now: now)
         actions += self.startPolls(now: now)
         for waiter in self.waiters where waiter.deadline <= now && (!waiter.isImmediate || waiter.poll == nil) {
             actions += self.end(waiter.id)
@@ -327,7 +327,7 @@ struct IntakeStateMachine: Sendable {
             let waiter = self.waiters[index]
             var messages: [ReceivedMessage] = []
             var shorten: [VisibilityChange] = []
-            while messages.count < waiter.max, self.room > 0, let handle = self.nextReady() {
+            while messages.count < waiter.max, self.room > 0, let handle = self.nextReady(now: now) {
                 guard var held = self.held[handle] else { continue }
                 let leasedUntil = now + waiter.lease
                 held.leasedUntil = leasedUntil
@@ -352,9 +352,9 @@ struct IntakeStateMachine: Sendable {
     }
 
     /// Takes the first message off the line that may go out: in a FIFO queue, none of whose group is being worked on.
-    private mutating func nextReady() -> String? {
+    private mutating func nextReady(now: Duration) -> String? {
         let index = self.ready.firstIndex { handle in
-            guard let held = self.held[handle], !held.isBusy else { return false }
+            guard let held = self.held[handle], !held.isBusy, held.visibleAt > now else { return false }
             return held.message.group.map { self.groups[$0, default: 0] == 0 } ?? true
         }
         return index.map { self.ready.remove(at: $0) }
@@ -413,7 +413,10 @@ struct IntakeStateMachine: Sendable {
     // MARK: Leases
 
     /// How long before its end a lease is extended.
-    private var margin: Duration { Swift.max(.seconds(self.leaseSeconds) / 3, .seconds(1)) }
+    private var margin: Duration {
+        let lease = Duration.seconds(self.leaseSeconds)
+        return min(Swift.max(lease / 3, .seconds(1)), lease / 2)
+    }
 
     /// Looks after every lease that is held.
     private mutating func look(now: Duration) -> [Action] {

@@ -105,6 +105,9 @@ public final class SQSCollector: Collector {
         )
     }
 
+    /// How many takes wait.
+    var waitingTakes: Int { self.state.withLock { $0.machine.waiters.count } }
+
     /// What has passed through so far.
     public var counters: Counters {
         let requests = self.calls.client.requests.map { ($0.key.rawValue, $0.value) }
