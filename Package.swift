@@ -178,9 +178,10 @@ let package = Package(
         .testTarget(
             name: "StalkNSQTests",
             dependencies: [
-                "StalkCore", "StalkNSQ", "StalkTesting",
+                "StalkCore", "StalkNSQ", "StalkTesting", "StalkWorker",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
             ],

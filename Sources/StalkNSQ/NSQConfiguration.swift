@@ -29,7 +29,8 @@ public struct NSQAddress: Hashable, Sendable, CustomStringConvertible {
             rest = text[text.index(after: end)...]
         } else {
             let end = text.lastIndex(of: ":") ?? text.endIndex
-            host = text[..<end]
+            // An IPv6 address without brackets does not say where its port begins.
+            host = text[..<end].contains { ":[]".contains($0) } ? "" : text[..<end]
             rest = text[end...]
         }
         let port = rest.isEmpty ? defaultPort : rest.hasPrefix(":") ? Int(rest.dropFirst()) : nil

@@ -88,11 +88,9 @@ struct Backoff {
         }
     }
 
-    /// Returns whether the pause ended.
-    mutating func advance(to now: Duration) -> Bool {
-        guard case .paused(let end) = self.state, end <= now else { return false }
-        self.state = .probing(nil)
-        return true
+    /// Ends the pause when its time has come.
+    mutating func advance(to now: Duration) {
+        if case .paused(let end) = self.state, end <= now { self.state = .probing(nil) }
     }
 
     private mutating func pause(now: Duration) {

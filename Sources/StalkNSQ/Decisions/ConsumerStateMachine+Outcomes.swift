@@ -152,7 +152,7 @@ extension ConsumerStateMachine {
     mutating func advance(to now: Duration) -> [ConsumerAction] {
         var actions: [ConsumerAction] = []
         self.expire(&actions, now: now)
-        _ = self.backoff.advance(to: now)
+        self.backoff.advance(to: now)
         if self.takers.isEmpty, self.demand > self.leasedCount, self.demandEnds <= now {
             self.demand = self.leasedCount
             while let serial = self.buffer.popLast() { self.giveBack(serial, &actions) }

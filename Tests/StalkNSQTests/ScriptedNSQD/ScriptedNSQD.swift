@@ -13,6 +13,8 @@ enum Reaction: Sendable {
     case obeyInSilence
     /// Carry it out and send an error as well.
     case obeyAndComplain(String)
+    /// Say OK and do nothing: a server that loses messages.
+    case forget
     /// Do nothing and say nothing.
     case ignore
     /// Answer with an error; all but those of FIN, REQ and TOUCH close the connection.
@@ -147,6 +149,7 @@ actor ScriptedNSQD {
             case .obeyAndComplain(let text):
                 self.obey(command, number, isSilent: false)
                 self.refuse(text, number)
+            case .forget: handler.write(.ok)
             case .ignore: break
             case .refuse(let text): self.refuse(text, number)
             case .hangUp: handler.hangUp()
