@@ -184,8 +184,9 @@ let package = Package(
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
             ],
-            exclude: ["Certificates"]
+            exclude: ["Certificates", "Oracle"]
         ),
         .testTarget(
             name: "StalkSQSTests",

@@ -68,6 +68,15 @@ require_sqs_tools() {
     fi
 }
 
+# The official Python client of NSQ, in .build-tools/: it talks to the tests' own nsqd, so that this one stays honest.
+require_nsq_tools() {
+    if ! command -v python3 > /dev/null; then
+        echo "SKIPPED: no python3 here, so no test against NSQ's own client"
+        return 0
+    fi
+    require_python .build-tools/nsq "pynsq==0.9.1"
+}
+
 # A virtual environment with packages of PyPI.
 #   require_python DIRECTORY PACKAGE [...]
 require_python() {
