@@ -7,7 +7,7 @@ internal import StalkCore
 internal import StalkNSQ
 internal import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct ConnectionTests {
+@Suite(.timeLimit(.minutes(10))) struct ConnectionTests {
     private static func expectRoundTrip(_ collector: NSQCollector) async throws {
         let bodies = (0..<50).map { Array("message \($0) \(String(repeating: "x", count: $0 * 100))".utf8) }
         for result in try await collector.publish(bodies.map { Message($0) }) { _ = try result.get() }

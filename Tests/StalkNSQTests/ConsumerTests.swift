@@ -7,7 +7,7 @@ internal import StalkWorker
 internal import Synchronization
 internal import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct ConsumerTests {
+@Suite(.timeLimit(.minutes(10))) struct ConsumerTests {
     @Test func takesFromAllNSQDs() async throws {
         try await withNSQ(servers: 3) { servers, collector in
             for (number, server) in servers.enumerated() {

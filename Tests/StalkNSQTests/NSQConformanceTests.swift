@@ -5,7 +5,7 @@ internal import StalkNSQ
 internal import StalkTesting
 internal import Testing
 
-@Suite(.timeLimit(.minutes(5))) struct NSQConformanceTests {
+@Suite(.timeLimit(.minutes(10))) struct NSQConformanceTests {
     /// What needs a capability that NSQ lacks, or the lack of one that it has.
     private static let notApplicable: Set<CollectorCheck> = [
         .missingExtensionIsRefused, .publishingWithAcknowledgeIsOneStep, .staleReceiptPublishesNothing,

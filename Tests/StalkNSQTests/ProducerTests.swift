@@ -175,7 +175,7 @@ internal import Testing
     }
 }
 
-@Suite(.timeLimit(.minutes(5))) struct ProducerTests {
+@Suite(.timeLimit(.minutes(10))) struct ProducerTests {
     @Test func failsOverToTheNextNSQD() async throws {
         try await withNSQ(servers: 3) { servers, collector in
             try await collector.publish(Message("one"))

@@ -54,7 +54,7 @@ private enum Pynsq {
 
 @Suite(
     .enabled(if: Pynsq.isHere, "there is no pynsq here: tools/test installs it where PyPI can be reached"),
-    .timeLimit(.minutes(5))
+    .timeLimit(.minutes(10))
 ) struct PynsqTests {
     enum Layers: CaseIterable {
         case plain, deflate, tls, tlsDeflateAuth

@@ -63,7 +63,7 @@ final class FakeHarness: CollectorHarness {
         .readyMessagesLeaveInOrder, .retriedMessageTakesPlaceByDueTime, .releasedMessageReturnsToFront,
     ]
 
-    @Test(.timeLimit(.minutes(1)), arguments: CollectorCheck.allCases)
+    @Test(.timeLimit(.minutes(10)), arguments: CollectorCheck.allCases)
     func inMemoryServer(check: CollectorCheck) async throws {
         let outcome = try await CollectorConformance(FakeHarness()).run(check)
         #expect((outcome == .passed) != Self.needLess.contains(check), "\(outcome)")

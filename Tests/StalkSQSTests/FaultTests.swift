@@ -6,7 +6,7 @@ import Testing
 @testable import StalkSQS
 
 /// What goes wrong between a collector and SQS, one thing at a time, with exact books.
-@Suite(.timeLimit(.minutes(1))) struct FaultTests {
+@Suite(.timeLimit(.minutes(10))) struct FaultTests {
     private static let html = "<html><body>503 Service Unavailable</body></html>"
     private static let xml = "<ErrorResponse><Error><Code>InternalError</Code></Error></ErrorResponse>"
 

@@ -130,7 +130,7 @@ struct RealHarness: CollectorHarness {
 
     @Test(
         .enabled(if: !RealServer.present.isEmpty, "no other SQS server is installed: see tools/lib/requirements.sh"),
-        .timeLimit(.minutes(5)),
+        .timeLimit(.minutes(10)),
         arguments: RealServer.present
     )
     func conforms(kind: RealServer.Kind) async throws {
@@ -157,7 +157,7 @@ struct RealHarness: CollectorHarness {
 
     @Test(
         .enabled(if: RealServer.present.contains(.ministack), "MiniStack is not installed"),
-        .timeLimit(.minutes(2))
+        .timeLimit(.minutes(10))
     )
     func aHandlerOutlivesItsLeaseAndAStopGivesBackWhatWasPrefetched() async throws {
         let server = try RealServer(.ministack)
