@@ -42,7 +42,6 @@ require_torture() {
     require_packages 'command -v python3' python3
 }
 
-<<<<<<< HEAD
 # Python programs that tests compare with and run against, in .build-tools/: Amazon's own client, two servers that speak
 # the SQS protocol, and the public vectors of Signature Version 4. Nothing of them is part of Stalk. Where PyPI can't be
 # reached, the tests that need them are skipped, and say so.
@@ -89,11 +88,11 @@ require_python() {
     else
         echo "SKIPPED: $* could not be installed, so the tests that need it are skipped"
     fi
-=======
+}
+
 # What the tests of the page look at it with. Where it can't be had, they are skipped, and say so.
 require_browser() {
     [ "$(id -u)" -eq 0 ] || return 0
     command -v apt-get > /dev/null || return 0
     require_packages 'command -v chromium && command -v python3' chromium python3
->>>>>>> 38c7cfc (Show and control collectors over HTTP, with a page to look at)
 }
