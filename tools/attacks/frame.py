@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from attacks.peers import compare
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -196,7 +198,15 @@ def main(attacks: list[Attack]) -> int:
     parser.add_argument("--stalk", help="the binary that is attacked")
     parser.add_argument("--work", help="where stores are made; the journals too")
     parser.add_argument("--verbose", action="store_true", help="say how far it is")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        metavar="WORD",
+        help="attack other systems as well, and write the table of docs/durability.md; or those with a WORD alone",
+    )
     options = parser.parse_args()
+    if options.peers is not None:
+        return compare(find_stalk(options.stalk), options.peers, options.seed or 1, options.work)
     if options.list:
         for attack in attacks:
             print(f"{attack.name:10} {attack.count:>7,} / {attack.long:>9,} {attack.unit:22} {attack.about}")
