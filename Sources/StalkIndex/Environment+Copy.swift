@@ -68,7 +68,8 @@ extension Environment {
             path: self.path,
             mapBytes: mapBytes,
             tableCount: self.tables.count,
-            access: .existing
+            access: .existing,
+            isStructureChecked: false
         )
         try handle.syncDirectory()
         // LMDB numbers tables in the order in which they are opened, and everybody keeps the numbers.

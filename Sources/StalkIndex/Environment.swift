@@ -24,7 +24,8 @@ package final class Environment: @unchecked Sendable {
 
     /// Opens the tables of a directory.
     ///
-    /// Before anything is mapped, the length of data.mdb is compared with what its meta pages say.
+    /// Before anything is mapped, the length of data.mdb is compared with what its meta pages say, and in a file of up to
+    /// 64 MiB every page that LMDB uses is checked: LMDB trusts its pages, and can crash on a damaged one.
     ///
     /// - Parameters:
     ///   - path: A directory that exists; data.mdb and lock.mdb go into it, with mode 0600.

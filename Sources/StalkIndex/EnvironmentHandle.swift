@@ -15,11 +15,25 @@ final class EnvironmentHandle {
     let pointer: OpaquePointer
     let claim: DirectoryClaim
 
+    /// The largest data.mdb whose structure is checked at every opening, in bytes: that takes a tenth of a second.
+    static var checkedBytesMax: Int { 64 << 20 }
+
     /// Opens the environment; the tables come later.
-    init(path: String, mapBytes: Int, tableCount: Int, access: EnvironmentAccess) throws(StalkError) {
+    ///
+    /// - Parameter isStructureChecked: Whether to look for pages that LMDB could crash on, unless the file is large.
+    init(
+        path: String,
+        mapBytes: Int,
+        tableCount: Int,
+        access: EnvironmentAccess,
+        isStructureChecked: Bool = true
+    ) throws(StalkError) {
         let claim = try DirectoryClaim(path)
         try claim.refuseLink("lock.mdb")
         let usedBytes = try DataFile.prepare(in: claim, access)
+        if isStructureChecked, let usedBytes, usedBytes <= Self.checkedBytesMax {
+            try PageFile(in: claim).checkStructure()
+        }
         var created: OpaquePointer?
         try check(mdb_env_create(&created), "open the index in \(path)")
         guard let pointer = created else { throw .lmdb(ENOMEM, "open the index in \(path)") }

@@ -24,7 +24,9 @@ package final class PageFile {
         var name: String
     }
 
-    private let claim: DirectoryClaim
+    /// What keeps LMDB out; nil when its owner holds the claim.
+    private let claim: DirectoryClaim?
+    private let path: String
     private let descriptor: CInt
     /// The length of the file.
     package let byteCount: Int
@@ -50,16 +52,25 @@ package final class PageFile {
     /// - Throws: ``StalkError`` with ``StalkError/Code/notAStore`` when the directory or the file is not there or is no
     ///   regular file, ``StalkError/Code/newerFormat``, ``StalkError/Code/storeBusy`` when this process has the index
     ///   open.
-    package init(directory: String) throws(StalkError) {
+    package convenience init(directory: String) throws(StalkError) {
         let claim = try DirectoryClaim(directory)
         let path = "\(directory)/\(DataFile.name)"
-        let descriptor = openat(claim.descriptor, DataFile.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
-        guard descriptor >= 0 else { throw .lmdb(errno, "open \(path)") }
+        let descriptor = try Self.open(in: claim)
+        try self.init(path, descriptor, claim: claim)
+    }
+
+    /// Opens data.mdb before LMDB does, for the one who claimed the directory.
+    convenience init(in claim: borrowing DirectoryClaim) throws(StalkError) {
+        try self.init("\(claim.path)/\(DataFile.name)", Self.open(in: claim), claim: nil)
+    }
+
+    private init(_ path: String, _ descriptor: CInt, claim: consuming DirectoryClaim?) throws(StalkError) {
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             Glibc.close(descriptor)
             throw StalkError(.notAStore, "\(path) is not a regular file; check the path.")
         }
+        self.path = path
         self.claim = claim
         self.descriptor = descriptor
         self.byteCount = Int(status.st_size)
@@ -80,6 +91,12 @@ package final class PageFile {
         if let newest { self.readTrees(of: newest) }
     }
 
+    private static func open(in claim: borrowing DirectoryClaim) throws(StalkError) -> CInt {
+        let descriptor = openat(claim.descriptor, DataFile.name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC)
+        guard descriptor >= 0 else { throw .lmdb(errno, "open \(claim.path)/\(DataFile.name)") }
+        return descriptor
+    }
+
     deinit {
         Glibc.close(self.descriptor)
     }
@@ -95,6 +112,23 @@ package final class PageFile {
     private func note(at offset: Int, _ what: String) {
         self.problemCount += 1
         if self.problems.count < Self.problemsMax { self.problems.append(Problem(offset: offset, what: what)) }
+    }
+
+    /// Goes over all trees, so that LMDB meets no page that it could crash on.
+    ///
+    /// - Throws: ``StalkError`` with ``StalkError/Code/storeDamaged``, naming the first page that is not sound.
+    func checkStructure() throws(StalkError) {
+        for table in self.tableNames {
+            guard var rows = self.rows(of: table) else { continue }
+            while rows.next() != nil {}
+        }
+        self.checkFreePages()
+        guard let problem = self.problems.first else { return }
+        throw StalkError(
+            .storeDamaged,
+            "\(self.path) is damaged at byte \(problem.offset): \(problem.what). Nothing was changed; "
+                + "run 'stalk verify', then 'stalk repair'."
+        )
     }
 
     // MARK: Meta pages
@@ -124,7 +158,7 @@ package final class PageFile {
         {
             throw StalkError(
                 .newerFormat,
-                "\(self.claim.path)/\(DataFile.name) has LMDB format \(version), and this program knows 1; "
+                "\(self.path) has LMDB format \(version), and this program knows 1; "
                     + "use a newer version of it. Nothing was changed."
             )
         }

@@ -256,7 +256,7 @@ import Testing
 }
 
 /// Where `pattern`, of at least one byte, begins in `bytes`: LMDB leaves old copies in the free room of pages.
-private func offsets(of pattern: [UInt8], in bytes: [UInt8]) -> [Int] {
+func offsets(of pattern: [UInt8], in bytes: [UInt8]) -> [Int] {
     bytes.withUnsafeBytes { bytes in
         var offsets: [Int] = []
         var position = 0

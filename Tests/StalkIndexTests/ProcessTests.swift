@@ -1,7 +1,8 @@
 import Glibc
 import StalkCore
-import StalkIndex
 import Testing
+
+@testable import StalkIndex
 
 /// What needs a process of its own: limits and broken descriptors would hit the other tests.
 @Suite struct ProcessTests {
@@ -40,6 +41,45 @@ import Testing
                 for index in 1..<200 { try transaction.put(table, key(index), value(index, count: 3000)) }
             }
             directory.remove()
+        }
+    }
+
+    /// A value whose size leads behind the end of the file: LMDB hands it out, and who reads it is killed.
+    @Test func pageThatLMDBWouldCrashOnIsRefused() async throws {
+        let directory = TemporaryDirectory()
+        try directory.fill(count: 3, valueBytes: 9000)
+        var bytes = try readFile(directory.dataFile)
+        // The node of the first value: size, flags (the value has pages of its own), size of the key, key.
+        let node = [0x23, 0, 0, 1, 0, UInt8(key(0).count), 0] + key(0)
+        try #require(value(0, count: 9000).count + 4 == 0x232c)
+        var found = 0
+        for start in offsets(of: node, in: bytes) {
+            bytes[start + 2] = 0x30
+            found += 1
+        }
+        try #require(found > 0)
+        try writeFile(directory.dataFile, bytes)
+        let error = #expect(throws: StalkError.self) { try directory.environment(createIfMissing: false) }
+        #expect(error?.code == .storeDamaged)
+        #expect(error?.message.contains("data.mdb is damaged at byte") == true, "\(error?.message ?? "")")
+
+        // As if nobody looked at the pages.
+        await #expect(processExitsWith: .failure) { [path = directory.path as String] in
+            let handle = try EnvironmentHandle(
+                path: path,
+                mapBytes: 1 << 20,
+                tableCount: 1,
+                access: .existing,
+                isStructureChecked: false
+            )
+            let tables = try handle.openTables(["messages"], create: false)
+            guard let table = tables["messages"] else { _exit(0) }
+            do {
+                _ = try ReadTransaction(handle.pointer).get(table, key(0))
+            } catch {
+                // A checksum that fails would be the other way to notice it.
+                _exit(0)
+            }
         }
     }
 

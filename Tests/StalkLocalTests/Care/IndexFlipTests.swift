@@ -48,6 +48,7 @@ import Testing
             "\(outcomes.values.count { $0.outcome == outcome }) \(outcome.rawValue)"
         }
         print("\(Self.count) flipped bits of data.mdb: \(figures.joined(separator: ", "))")
+        #expect(outcomes.values.allSatisfy { $0.outcome != .crashed }, "the process that serves must never crash")
         #expect(outcomes.values.contains { $0.outcome == .noticed })
         #expect(outcomes.values.contains { $0.outcome == .right })
         #expect(try await LocalStore.verify(at: sample.path).problems.isEmpty, "the bits were not mended")
