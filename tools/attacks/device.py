@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import time
+from collections.abc import Callable
 
 from attacks.frame import Attack, Context, Outcome
 from attacks.machine import AttackError, Disk, Place, fake_sync, missing, run
@@ -27,16 +28,19 @@ class FailingDevice:
     def __init__(self, place: Place):
         self.switch = place.path / "fail"
         self.image = place.path / "device"
-        socket = place.path / "nbd"
+        socket, ready, said = place.path / "nbd", place.path / "nbdkit.pid", place.path / "device.err"
         self.image.touch()
-        # Both wait to be told to end, in the reverse order.
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         errors = ["error-pwrite=EIO", "error-pwrite-rate=100%", f"error-pwrite-file={self.switch}"]
-        place.start("nbdkit", "-f", "-U", socket, "--filter=error", "memory", SIZE, *errors, **quiet)
-        wait_until(socket.exists, "nbdkit does not start")
-        place.start("nbdfuse", self.image, "--unix", socket, **quiet)
+        # Both wait to be told to end, in the reverse order.
+        with open(said, "ab") as output:
+            quiet = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            server = ["nbdkit", "-f", "-U", socket, "-P", ready, "--filter=error", "memory", SIZE, *errors]
+            place.start(*server, **quiet)
+            # The socket is there before anybody listens; the file with the process's number comes after that.
+            wait_until(ready.exists, lambda: f"nbdkit does not start: {said.read_text()}")
+            place.start("nbdfuse", self.image, "--unix", socket, **quiet)
         place.cleanup.callback(run, "umount", self.image, check=False)
-        wait_until(lambda: self.image.stat().st_size > 0, "nbdfuse does not start")
+        wait_until(lambda: self.image.stat().st_size > 0, lambda: f"nbdfuse does not start: {said.read_text()}")
 
     def fail(self) -> None:
         """Every write fails from now on."""
@@ -47,12 +51,12 @@ class FailingDevice:
         self.switch.unlink(missing_ok=True)
 
 
-def wait_until(condition, complaint: str, seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], complaint: Callable[[], str], seconds: float = 60) -> None:
     """Waits until something is so."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise AttackError(complaint)
+            raise AttackError(complaint())
         time.sleep(0.02)
 
 
