@@ -28,9 +28,9 @@ SLOPE_BOUND = 1 << 20
 """How much memory may grow in an hour of a long run."""
 GROWTH_BOUND = 24 << 20
 """How much it may grow in a short one, while caches fill."""
-LONG_ENOUGH = 1200
-"""Seconds from which on a slope means something."""
-LIFE = 1800
+LONG_ENOUGH = 3000
+"""Seconds from which on a slope means something: memory is taken in steps of half a MiB, many minutes apart."""
+LIFE = 4500
 """Seconds after which the journal of a long run is compared and shortened."""
 
 
