@@ -71,6 +71,19 @@ import Testing
         #expect(complaint == "frames [5] came back with other bytes")
     }
 
+    @Test(
+        "A length of gigabytes in a header is damage of that frame alone",
+        arguments: [0x7FFF_FFFF, 0x8000_0000, .max] as [UInt32],
+        [1, 5] as [UInt64]
+    )
+    func lengthOfGigabytes(length: UInt32, frame: UInt64) throws {
+        let log = try self.fullSegment()
+        let place = try log.place(frame)
+        let bytes = withUnsafeBytes(of: length.littleEndian) { Array($0) }
+        log.disk.damage(Segment.path(1), at: place.offset + 4, with: bytes)
+        #expect(Self.complaint(about: try log.read(), hit: frame, log.writer.writtenThrough, place) == nil)
+    }
+
     /// Three segments, the last of them half full; every frame is synced.
     private func threeSegments() throws -> ScriptedLog {
         var log = try ScriptedLog()
