@@ -20,6 +20,26 @@ import Testing
         }
     }
 
+    /// Every attack is a line of docs/torture.md, and pages that send a reader to one name one that is there.
+    @Test func namedAttacksExist() throws {
+        let directory = "tools/attacks"
+        let path = Repository.root.appendingPathComponent(directory).path
+        var attacks: Set<String> = []
+        for file in try FileManager.default.contentsOfDirectory(atPath: path) where file.hasSuffix(".py") {
+            let text = try Repository.text("\(directory)/\(file)")
+            attacks.formUnion(text.matches(of: /\n    name="([a-z]+)"/).map { String($0.1) })
+        }
+        #expect(attacks.count > 8)
+        let page = try Repository.text("docs/torture.md")
+        let described = Set(page.matches(of: /\n\| `([a-z]+)` \| [0-9]/).map { String($0.1) })
+        #expect(described == attacks)
+        for page in ["docs/torture.md", "docs/durability.md", "docs/operations.md"] {
+            for match in try Repository.text(page).matches(of: /tools\/torture --only ([a-z]+)/) {
+                #expect(attacks.contains(String(match.1)), "\(page) names the attack \(match.1), which is not there")
+            }
+        }
+    }
+
     /// What stands in backquotes in the second column of each table of promises, but for scripts.
     private static func namedTests(in page: String) throws -> [String] {
         var isInTable = false
