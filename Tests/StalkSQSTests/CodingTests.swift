@@ -84,6 +84,8 @@ import Testing
     }
 
     @Test func sizesAreRefusedBeforeSending() throws {
+        // As docs/adapters.md has it.
+        #expect(QueueLimits().maxBodyBytes == 786_411)
         #expect(try self.encode(Message(String(repeating: "x", count: 262_144))).byteCount == 262_144)
         for message in [
             Message(String(repeating: "x", count: 262_145)),

@@ -1,9 +1,9 @@
 import Foundation
 import Testing
 
-/// Two pages of docs/ name tests; a test that was renamed or removed must not stay there.
+/// Three pages of docs/ name tests; a test that was renamed or removed must not stay there.
 @Suite struct DurabilityTests {
-    @Test(arguments: ["docs/durability.md": 30, "docs/operations.md": 5])
+    @Test(arguments: ["docs/durability.md": 30, "docs/operations.md": 5, "docs/adapters.md": 15])
     func namedTestsExist(page: String, atLeast count: Int) throws {
         let tests = try Self.sources(below: "Tests")
         let checks = try Repository.text("Sources/StalkTesting/Conformance/CollectorCheck.swift")

@@ -53,7 +53,8 @@ struct QueueCalls: Sendable {
             )
         }
         let answer = try await self.client.call(.getQueueAttributes, writer.bytes, queue: self.name)
-        return (answer["Attributes"]?.members ?? [:]).values.allSatisfy { $0.integer == 0 }
+        let counts = (answer["Attributes"]?.members ?? [:]).filter { $0.key.hasPrefix("ApproximateNumberOfMessages") }
+        return !counts.isEmpty && counts.values.allSatisfy { $0.integer == 0 }
     }
 
     // MARK: Batches

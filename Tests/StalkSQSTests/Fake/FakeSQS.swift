@@ -174,11 +174,23 @@ final class FakeSQS: Transport {
         switch operation {
         case .getQueueURL: return Self.refuse("UnknownOperationException", "")
         case .getQueueAttributes:
-            return Self.accept(.object(["Attributes": .object(queue.attributes.mapValues { .string($0) })]))
+            let counts = self.counts(queue)
+            let attributes = queue.attributes.merging(counts) { $1 }
+            return Self.accept(.object(["Attributes": .object(attributes.mapValues { .string($0) })]))
         case .receiveMessage: return try await self.receive(name, body, fault)
         case .sendMessageBatch, .deleteMessageBatch, .changeMessageVisibilityBatch:
             return self.batch(operation, name, body, fault)
         }
+    }
+
+    private func counts(_ queue: Queue) -> [String: String] {
+        let now = self.clock.elapsed()
+        let hidden = queue.messages.filter { $0.visibleAt > now }
+        return [
+            "ApproximateNumberOfMessages": String(queue.messages.count - hidden.count),
+            "ApproximateNumberOfMessagesDelayed": String(hidden.count { $0.handle == nil }),
+            "ApproximateNumberOfMessagesNotVisible": String(hidden.count { $0.handle != nil }),
+        ]
     }
 
     // MARK: Batches
