@@ -123,7 +123,8 @@ let package = Package(
         .target(
             name: "StalkCLI",
             dependencies: [
-                "StalkAdmin", "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkPlatform", "StalkSQS",
+                "StalkAdmin", "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkNSQ", "StalkPlatform",
+                "StalkSQS",
                 "StalkWorker",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -178,7 +179,7 @@ let package = Package(
         .testTarget(
             name: "StalkNSQTests",
             dependencies: [
-                "StalkCore", "StalkNSQ", "StalkTesting", "StalkWorker",
+                "StalkCLI", "StalkCore", "StalkNSQ", "StalkTesting", "StalkTool", "StalkWorker",
                 .product(name: "DequeModule", package: "swift-collections"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
@@ -186,7 +187,7 @@ let package = Package(
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
-            exclude: ["Certificates", "Oracle"]
+            exclude: ["Certificates", "Oracle", "Transcripts"]
         ),
         .testTarget(
             name: "StalkSQSTests",

@@ -18,6 +18,7 @@ public final class NSQCollector: Collector {
     public let capabilities: CollectorCapabilities
 
     private let engine: Engine
+    private let usesEnvelope: Bool
 
     /// Makes a collector, asleep and not connected.
     ///
@@ -28,6 +29,7 @@ public final class NSQCollector: Collector {
     public init(_ configuration: NSQConfiguration, clock: some Clock<Duration> = ContinuousClock()) throws(StalkError) {
         self.queue = try configuration.validate()
         self.capabilities = configuration.capabilities
+        self.usesEnvelope = configuration.envelope
         self.engine = Engine(
             configuration: configuration,
             queue: self.queue,
@@ -50,7 +52,30 @@ public final class NSQCollector: Collector {
     /// was surely not published with another code. NSQ's ids are given at the delivery: without the envelope, the id that
     /// is returned here is not seen again.
     public func publish(_ messages: [Message], durability: Durability) async throws -> [Result<MessageID, StalkError>] {
-        try await self.engine.publish(messages)
+        guard messages.count <= self.capabilities.maxBatch else {
+            throw ConsumerStateMachine.batchTooLarge(messages.count, "messages", self.capabilities)
+        }
+        var bodies: [OutgoingBody] = []
+        bodies.reserveCapacity(messages.count)
+        var results: [Result<MessageID, StalkError>] = []
+        results.reserveCapacity(messages.count)
+        var positions: [Int] = []
+        positions.reserveCapacity(messages.count)
+        for message in messages {
+            do throws(StalkError) {
+                let body = try OutgoingBody(message, envelope: self.usesEnvelope, self.capabilities)
+                bodies.append(body)
+                positions.append(results.count)
+                results.append(.success(body.id))
+            } catch {
+                results.append(.failure(error))
+            }
+        }
+        if bodies.isEmpty { return results }
+        for (position, answer) in zip(positions, try await self.engine.publish(bodies)) {
+            if case .failure(let error) = answer { results[position] = .failure(error) }
+        }
+        return results
     }
 
     /// Takes messages; see ``StalkCore/Collector/take(_:)``.

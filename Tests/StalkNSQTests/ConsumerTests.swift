@@ -50,7 +50,7 @@ internal import Testing
                 let delivery = try await collector.takeAll(1, finishing: false)[0]
                 #expect(await servers[0].inFlight("orders", "stalk") == 1)
                 try await collector.acknowledge(delivery)
-                #expect(await servers[0].readyCounts == [1])
+                try await eventually("RDY is 0") { await servers[0].readyCounts == [0] }
             }
         }
     }

@@ -12,7 +12,7 @@ internal import Testing
 #endif
 
 /// The program on PATH.
-private enum RealNSQD {
+enum RealNSQD {
     static let path: String? = {
         let places = getenv("PATH").map { String(cString: $0) } ?? ""
         return places.split(separator: ":").map { "\($0)/nsqd" }.first { access($0, X_OK) == 0 }
@@ -30,7 +30,7 @@ private enum RealNSQD {
             "--tcp-address=\(address)", "--http-address=127.0.0.1:\(address.port + 1)", "--data-path=\(directory)",
             "--https-address=127.0.0.1:\(address.port + 2)", "--broadcast-address=127.0.0.1",
         ]
-        _ = try await Subprocess.run(
+        let outcome = try await Subprocess.run(
             .name("nsqd"),
             arguments: Arguments(arguments + options),
             input: .none,
@@ -45,9 +45,10 @@ private enum RealNSQD {
                 result = .failure(error)
             }
             try execution.send(signal: .terminate)
-            try result.get()
+            return result
         }
         _ = try await Subprocess.run(.name("rm"), arguments: ["-r", directory], output: .discarded)
+        try outcome.closureResult.get()
     }
 
     private static func wait(for address: NSQAddress) async throws {

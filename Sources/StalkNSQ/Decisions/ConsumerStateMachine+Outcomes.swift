@@ -153,25 +153,26 @@ extension ConsumerStateMachine {
         var actions: [ConsumerAction] = []
         self.expire(&actions, now: now)
         self.backoff.advance(to: now)
-        if self.takers.isEmpty, self.demand > self.leasedCount, self.demandEnds <= now {
-            self.demand = self.leasedCount
+        if let moment = self.patienceEnds, moment <= now {
+            self.hasTaken = false
+            self.patienceEnds = nil
             while let serial = self.buffer.popLast() { self.giveBack(serial, &actions) }
         }
         self.settle(&actions, now: now)
         // A take that could not be served is over at its deadline.
         for taker in self.takers where taker.deadline.map({ $0 <= now }) ?? false {
             actions.append(.answer(taker.id, []))
-            self.demandEnds = now + Self.patience
         }
         self.takers.removeAll { $0.deadline.map { $0 <= now } ?? false }
+        self.settle(&actions, now: now)
         return actions
     }
 
     /// When ``advance(to:)`` is to be called next.
     var nextMoment: Duration? {
-        var moments = [self.nextCheck, self.backoff.pauseEnd, self.takers.compactMap(\.deadline).min()]
-        if self.takers.isEmpty, self.demand > self.leasedCount { moments.append(self.demandEnds) }
-        return moments.compactMap(\.self).min()
+        [
+            self.nextCheck, self.backoff.pauseEnd, self.patienceEnds, self.takers.compactMap(\.deadline).min(),
+        ].compactMap(\.self).min()
     }
 
     /// Keeps leases alive at nsqd, ends those that are over, gives back what nobody took.
@@ -242,11 +243,13 @@ extension ConsumerStateMachine {
     }
 
     func checkBatch(_ count: Int, _ what: String) throws(StalkError) {
-        guard count <= self.capabilities.maxBatch else {
-            throw StalkError(
-                .invalidArgument,
-                "A batch of \(count) \(what) is over the limit of \(self.capabilities.maxBatch): split it."
-            )
-        }
+        guard count <= self.capabilities.maxBatch else { throw Self.batchTooLarge(count, what, self.capabilities) }
+    }
+
+    static func batchTooLarge(_ count: Int, _ what: String, _ capabilities: CollectorCapabilities) -> StalkError {
+        StalkError(
+            .invalidArgument,
+            "A batch of \(count) \(what) is over the limit of \(capabilities.maxBatch): split it."
+        )
     }
 }

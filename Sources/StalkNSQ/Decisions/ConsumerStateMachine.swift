@@ -71,9 +71,10 @@ struct ConsumerStateMachine {
     var takers: Deque<Taker> = []
     var nextSerial: UInt64 = 1
     var acknowledged: [UInt64]
-    /// The most that takers wanted to hold at a time.
-    var demand = 0
-    var demandEnds: Duration = .zero
+    /// Whether a taker was here lately, so that fetching ahead makes sense.
+    var hasTaken = false
+    /// Until when a taker that may come back is waited for; `nil` while there is one, or nothing to wait with.
+    var patienceEnds: Duration?
     /// Nothing in `held` needs attention before.
     var nextCheck: Duration?
 
@@ -161,25 +162,27 @@ struct ConsumerStateMachine {
 
     mutating func take(_ id: UInt64, _ request: TakeRequest, deadline: Duration?, now: Duration) -> [ConsumerAction] {
         self.takers.append(Taker(id: id, request: request, deadline: deadline))
+        self.hasTaken = true
         var actions: [ConsumerAction] = []
-        let wanted = self.takers.reduce(0) { $0 + min($1.request.max, self.capabilities.maxBatch) }
-        self.demand = max(self.demand, self.leasedCount + wanted)
         self.settle(&actions, now: now)
         return actions
     }
 
-    /// A taker was cancelled; returns whether it still waited.
-    mutating func cancel(_ id: UInt64, now: Duration) -> Bool {
-        guard let position = self.takers.firstIndex(where: { $0.id == id }) else { return false }
+    /// A taker waits no longer; returns what is to be done then, or `nil` where it was answered before.
+    mutating func cancel(_ id: UInt64, now: Duration) -> [ConsumerAction]? {
+        guard let position = self.takers.firstIndex(where: { $0.id == id }) else { return nil }
         self.takers.remove(at: position)
-        self.demandEnds = now + Self.patience
-        return true
+        var actions: [ConsumerAction] = []
+        self.settle(&actions, now: now)
+        return actions
     }
 
     /// Hands out what may be handed out, and sends each connection the RDY count that is right now.
     mutating func settle(_ actions: inout [ConsumerAction], now: Duration) {
         self.serveTakers(&actions, now: now)
-        self.balance(&actions, now: now)
+        let waits = self.takers.isEmpty && (self.hasTaken || !self.buffer.isEmpty)
+        self.patienceEnds = waits ? self.patienceEnds ?? now + Self.patience : nil
+        self.balance(&actions)
     }
 
     private mutating func serveTakers(_ actions: inout [ConsumerAction], now: Duration) {
@@ -201,7 +204,6 @@ struct ConsumerStateMachine {
             self.leasedCount += deliveries.count
             self.check(at: now + taker.request.lease)
             self.takers.removeFirst()
-            self.demandEnds = now + Self.patience
             actions.append(.answer(taker.id, deliveries))
         }
     }
@@ -209,15 +211,19 @@ struct ConsumerStateMachine {
     /// How many messages may be out in all.
     var budget: Int {
         guard !self.isAsleep, !self.isClosing else { return 0 }
-        let wanted = self.demand == 0 ? 0 : self.demand + self.configuration.prefetch
+        let asked = self.takers.reduce(0) { $0 + min($1.request.max, self.capabilities.maxBatch) }
+        let wanted = self.leasedCount + asked + (self.hasTaken ? self.configuration.prefetch : 0)
         return [wanted, self.maxInFlight ?? .max, self.backoff.budget ?? .max].min() ?? 0
     }
 
-    private mutating func balance(_ actions: inout [ConsumerAction], now: Duration) {
+    private mutating func balance(_ actions: inout [ConsumerAction]) {
         let counts = self.shares.counts(budget: self.budget, connections: self.loads)
-        for (id, count) in zip(self.order, counts) where self.connections[id]?.sentReady != count {
+        for (id, count) in zip(self.order, counts) {
+            guard let sent = self.connections[id]?.sentReady, sent != count else { continue }
             self.connections[id]?.sentReady = count
-            if !self.isClosing { actions.append(.send(id, .ready(count))) }
+            if self.isClosing { continue }
+            // Less goes out before the FIN or REQ that makes room: nsqd would fill it at once.
+            actions.insert(.send(id, .ready(count)), at: count < sent ? 0 : actions.endIndex)
         }
     }
 

@@ -37,14 +37,16 @@ extension Engine {
     }
 
     private func endGrace(_ id: UInt64) {
-        guard self.consumer.cancel(id, now: self.clock.elapsed()) else { return }
+        guard let actions = self.consumer.cancel(id, now: self.clock.elapsed()) else { return }
+        self.perform(actions)
         self.answerTaker(id, [])
         self.armTimer()
     }
 
     private func cancelTake(_ id: UInt64) {
         // A take that was served before the cancellation came keeps what it got.
-        guard self.consumer.cancel(id, now: self.clock.elapsed()) else { return }
+        guard let actions = self.consumer.cancel(id, now: self.clock.elapsed()) else { return }
+        self.perform(actions)
         self.takers.removeValue(forKey: id)?.resume(throwing: CancellationError())
         self.armTimer()
     }
@@ -145,7 +147,7 @@ extension Engine {
         if !self.mayStillConnect { self.resumeWakers() }
         // Waiting does not mend a refused topic or secret: whoever waits is told.
         if !self.isConnected, error.isPermanent {
-            for (taker, continuation) in self.takers where self.consumer.cancel(taker, now: now) {
+            for (taker, continuation) in self.takers where self.consumer.cancel(taker, now: now) != nil {
                 self.takers[taker] = nil
                 continuation.resume(throwing: error)
             }

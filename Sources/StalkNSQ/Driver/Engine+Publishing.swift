@@ -3,67 +3,26 @@ internal import StalkCore
 
 // Publishing: one connection at a time, the next nsqd when it ends.
 extension Engine {
-    func publish(_ messages: [Message]) async throws -> [Result<MessageID, StalkError>] {
+    /// Publishes what was encoded, and returns the answer for each in order.
+    func publish(_ messages: [OutgoingBody]) async throws -> [Result<Void, StalkError>] {
         try self.checkOpen()
-        try self.consumer.checkBatch(messages.count, "messages")
         let call = self.number()
         let now = self.clock.elapsed()
-        var items: [ProducerStateMachine.Item] = []
-        items.reserveCapacity(messages.count)
-        var results: [Result<MessageID, StalkError>] = []
-        results.reserveCapacity(messages.count)
-        var positions: [Int] = []
-        for message in messages {
-            do throws(StalkError) {
-                let (id, body) = try self.encode(message)
-                items.append(
-                    ProducerStateMachine.Item(
-                        call: call,
-                        index: items.count,
-                        topic: self.configuration.topic,
-                        body: body,
-                        delayMillis: message.delay.wholeMillisecondsRoundedUp,
-                        queuedAt: now
-                    )
-                )
-                positions.append(results.count)
-                results.append(.success(id))
-            } catch {
-                results.append(.failure(error))
-            }
+        let items = messages.enumerated().map { index, message in
+            ProducerStateMachine.Item(
+                call: call,
+                index: index,
+                topic: self.configuration.topic,
+                body: message.bytes,
+                delayMillis: message.delayMillis,
+                queuedAt: now
+            )
         }
-        guard !items.isEmpty else { return results }
-        let answers = await withCheckedContinuation { continuation in
+        return await withCheckedContinuation { continuation in
             self.publishers[call] = .caller(continuation)
             self.producer.publish(call, items, deadline: now + self.configuration.publishDeadline)
             self.schedulePump()
         }
-        for (position, answer) in zip(positions, answers) {
-            if case .failure(let error) = answer { results[position] = .failure(error) }
-        }
-        return results
-    }
-
-    /// Refuses what NSQ can't carry, before it reaches the wire.
-    private func encode(_ message: Message) throws(StalkError) -> (MessageID, [UInt8]) {
-        try message.validate(for: self.consumer.capabilities)
-        let id = Envelope.makeID()
-        if self.configuration.envelope {
-            return (MessageID(id), Envelope(id: id, headers: message.headers, body: message.body).encoded())
-        }
-        guard message.headers.isEmpty else {
-            throw StalkError(
-                .unsupported,
-                "NSQ has no headers: publish without them, or turn the envelope on for all who use the topic."
-            )
-        }
-        guard !message.body.isEmpty else {
-            throw StalkError(
-                .invalidArgument,
-                "NSQ can't carry an empty message: give it a body, or turn the envelope on for all who use the topic."
-            )
-        }
-        return (MessageID(id), message.body)
     }
 
     /// Sends what waits at the end of this turn of the event loop, so that callers of one turn share a write.

@@ -55,9 +55,13 @@ struct Envelope: Equatable {
     /// A new id: 32 hexadecimal digits of chance.
     static func makeID() -> String {
         var generator = SystemRandomNumberGenerator()
-        return [generator.next(), generator.next()].map { (number: UInt64) in
-            let digits = String(number, radix: 16)
-            return String(repeating: "0", count: 16 - digits.count) + digits
-        }.joined()
+        let halves: [UInt64] = [generator.next(), generator.next()]
+        return String(unsafeUninitializedCapacity: Self.idBytes) { buffer in
+            for position in 0..<Self.idBytes {
+                let nibble = UInt8(truncatingIfNeeded: halves[position / 16] >> UInt64(60 - position % 16 * 4)) & 0xF
+                buffer[position] = nibble < 10 ? UInt8(ascii: "0") + nibble : UInt8(ascii: "a") + nibble - 10
+            }
+            return Self.idBytes
+        }
     }
 }
