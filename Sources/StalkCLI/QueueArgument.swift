@@ -1,6 +1,7 @@
 // The QUEUE argument: a name in the store, or the address of a remote collector.
 
 internal import StalkCore
+internal import StalkNSQ
 internal import StalkSQS
 
 /// Where a QUEUE argument leads.
@@ -9,6 +10,8 @@ enum QueueArgument {
     case local(QueueName)
     /// A queue of Amazon SQS, by name or by its own address.
     case sqs(String, SQSConfiguration)
+    /// A topic of NSQ.
+    case nsq(NSQConfiguration)
 
     /// Reads a QUEUE argument.
     ///
@@ -24,11 +27,14 @@ enum QueueArgument {
             self = .sqs(text, SQSConfiguration())
         case "sqs":
             self = try Self.sqs(String(text[separator.upperBound...]))
+        case "nsq", "nsq+lookupd":
+            let isLookupd = text[..<separator.lowerBound] != "nsq"
+            self = try Self.nsq(text[separator.upperBound...], isLookupd: isLookupd)
         case let scheme:
             throw StalkError(
                 .unsupported,
                 "The queue \(quoted(text)) is remote, and this build of stalk has no adapter for \(scheme): "
-                    + "give the name of a queue in the store, or sqs://NAME."
+                    + "give the name of a queue in the store, sqs://NAME or nsq://HOST:PORT/TOPIC."
             )
         }
     }
@@ -60,7 +66,7 @@ enum QueueArgument {
     }
 
     /// The text with `%3A` and its like replaced; `nil` for what is no text then.
-    private static func withoutPercents(_ text: Substring) -> String? {
+    static func withoutPercents(_ text: Substring) -> String? {
         var bytes: [UInt8] = []
         var rest = text.utf8[...]
         while let byte = rest.popFirst() {

@@ -3,6 +3,7 @@
 internal import ArgumentParser
 internal import StalkCore
 internal import StalkLocal
+internal import StalkNSQ
 internal import StalkSQS
 
 struct GetCommand: AsyncParsableCommand {
@@ -28,7 +29,9 @@ struct GetCommand: AsyncParsableCommand {
 
     @OptionGroup var storeOptions: StoreOptions
 
-    @Argument(help: "The queue to take from; or sqs://NAME[?region=R&endpoint=URL&account=ID].")
+    @Argument(
+        help: "The queue to take from; or sqs://NAME[?region=R&endpoint=URL&account=ID], or \(QueueArgument.nsqForm)."
+    )
     var queue: String
 
     @Option(
@@ -68,6 +71,8 @@ struct GetCommand: AsyncParsableCommand {
                 try await withSQS(name, configuration) { queue in
                     try await self.take(from: queue, wait: Swift.max(self.wait, .seconds(1)))
                 }
+            case .nsq(let configuration):
+                try await withNSQ(configuration) { queue in try await self.take(from: queue, wait: self.wait) }
             }
         }
     }

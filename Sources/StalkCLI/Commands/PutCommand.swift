@@ -56,7 +56,10 @@ struct PutCommand: AsyncParsableCommand {
 
     @OptionGroup var storeOptions: StoreOptions
 
-    @Argument(help: "The queue; it is made when it is not there. Or sqs://NAME[?region=R&endpoint=URL&account=ID].")
+    @Argument(
+        help:
+            "The queue; it is made when it is not there. Or sqs://NAME[?region=R&endpoint=URL&account=ID], or \(QueueArgument.nsqForm)."
+    )
     var queue: String
 
     @Argument(help: "The file to read; '-' or nothing is standard input.")
@@ -108,6 +111,10 @@ struct PutCommand: AsyncParsableCommand {
                 }
             case .sqs(let name, let configuration):
                 return try await withSQS(name, configuration) { queue in
+                    try await self.publish(input, first, template, to: queue)
+                }
+            case .nsq(let configuration):
+                return try await withNSQ(configuration) { queue in
                     try await self.publish(input, first, template, to: queue)
                 }
             }

@@ -4,6 +4,7 @@ internal import ArgumentParser
 internal import StalkAdmin
 internal import StalkCore
 internal import StalkLocal
+internal import StalkNSQ
 internal import StalkSQS
 internal import StalkWorker
 
@@ -33,7 +34,9 @@ struct WorkCommand: AsyncParsableCommand {
 
     @OptionGroup var storeOptions: StoreOptions
 
-    @Argument(help: "The queue to take from; or sqs://NAME[?region=R&endpoint=URL&account=ID].")
+    @Argument(
+        help: "The queue to take from; or sqs://NAME[?region=R&endpoint=URL&account=ID], or \(QueueArgument.nsqForm)."
+    )
     var queue: String
 
     @Option(
@@ -121,6 +124,8 @@ struct WorkCommand: AsyncParsableCommand {
             }
         case .sqs(let name, let configuration):
             counters = try await self.work(onSQS: name, configuration, policy: policy, command: command)
+        case .nsq(let configuration):
+            counters = try await self.work(onNSQ: configuration, policy: policy, command: command)
         }
         if self.json {
             StandardError.write(String(decoding: counters.json.line, as: UTF8.self))
@@ -152,12 +157,34 @@ struct WorkCommand: AsyncParsableCommand {
         }
     }
 
+    private func work(
+        onNSQ configuration: NSQConfiguration,
+        policy: RetryPolicy,
+        command: ShellCommand
+    ) async throws -> WorkerCounters {
+        guard !self.drain else {
+            throw StalkError(.unsupported, "NSQ can't say whether a channel is empty: leave --drain out.")
+        }
+        var configuration = configuration
+        switch try self.errorQueue.map({ text throws(StalkError) in try QueueArgument(text) }) {
+        case nil: break
+        case .local(let name): configuration.errorTopic = name.rawValue
+        case .nsq(let errors): configuration.errorTopic = errors.topic
+        case .sqs:
+            throw StalkError(.unsupported, "The error queue of an NSQ topic is a topic of the same nsqd: name one.")
+        }
+        return try await withNSQ(configuration) { queue in
+            try await self.work(on: queue, "nsq", policy: policy, command: command) {}
+        }
+    }
+
     /// The error queue's name or address: it is in the same place as the queue.
     private func sqsErrorQueue() throws(StalkError) -> String? {
         guard let text = self.errorQueue else { return nil }
         return switch try QueueArgument(text) {
         case .local(let name): name.rawValue
         case .sqs(let name, _): name
+        case .nsq: throw StalkError(.unsupported, "The error queue of an SQS queue is a queue of SQS: name one.")
         }
     }
 
