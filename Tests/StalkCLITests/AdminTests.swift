@@ -104,6 +104,53 @@ struct AdminTests {
         }
     }
 
+    @Test("With --max-jobs more commands run while there is a backlog, and never more than that")
+    func autoscaled() async throws {
+        try await EndToEndTests.withStore { store in
+            let lines = (0..<600).map { "\($0)\n" }.joined()
+            _ = try await Tool.run("put", "q", "--lines", store: store, input: Array(lines.utf8))
+            let outcome = try await Tool.shell(
+                """
+                port=$(\(Self.freePort))
+                "$STALK" work q --drain -j 1 --max-jobs 3 --http $port -- sleep 0.1 2> "$STALK_STORE.notes" & worker=$!
+                until grep -q Serving "$STALK_STORE.notes"; do sleep 0.02; done
+                for look in $(seq 1 60); do
+                    "$STALK" top --http $port --count 1 --json | grep -o '"concurrency":[0-9]*'
+                    sleep 0.25
+                done | sort -u
+                kill -TERM $worker
+                wait $worker
+                """,
+                store: store
+            )
+            #expect(outcome.lines.first == #""concurrency":1"#, "\(outcome.text) \(outcome.errors)")
+            #expect(outcome.lines.count > 1)
+            #expect(!outcome.lines.contains { Int($0.split(separator: ":").last ?? "") ?? 9 > 3 })
+            let usage = try await Tool.run("work", "q", "-j", "4", "--max-jobs", "3", "--", "true", store: store)
+            #expect(usage.status == .exited(2))
+        }
+    }
+
+    @Test("After SIGTERM and --stop-grace what runs is stopped, and comes again as if it had not been tried")
+    func stopGrace() async throws {
+        try await EndToEndTests.withStore { store in
+            _ = try await Tool.run("put", "q", store: store, input: Array("a".utf8))
+            let outcome = try await Tool.shell(
+                """
+                "$STALK" work q --stop-grace 200ms -- bash -c 'touch "$STALK_STORE.started"; sleep 300' & worker=$!
+                until [ -e "$STALK_STORE.started" ]; do sleep 0.02; done
+                kill -TERM $worker
+                wait $worker
+                """,
+                store: store
+            )
+            #expect(outcome.status == .exited(0), "\(outcome.errors)")
+            #expect(outcome.errors.contains("The time to stop is over"))
+            let get = try EndToEndTests.object(await Tool.run("get", "q", "--format", "json", store: store))
+            #expect(get["attempt"] as? Int == 1)
+        }
+    }
+
     @Test("A paused queue gives nothing out until it is resumed, and stats say so")
     func pause() async throws {
         try await EndToEndTests.withStore { store in

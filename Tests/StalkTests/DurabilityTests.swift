@@ -1,9 +1,13 @@
 import Foundation
 import Testing
 
-/// Three pages of docs/ name tests; a test that was renamed or removed must not stay there.
+/// Pages of docs/ name tests; a test that was renamed or removed must not stay there.
 @Suite struct DurabilityTests {
-    @Test(arguments: ["docs/durability.md": 30, "docs/operations.md": 5, "docs/adapters.md": 15])
+    @Test(
+        arguments: [
+            "docs/durability.md": 30, "docs/operations.md": 5, "docs/adapters.md": 15, "docs/worker.md": 14,
+        ]
+    )
     func namedTestsExist(page: String, atLeast count: Int) throws {
         let tests = try Self.sources(below: "Tests")
         let checks = try Repository.text("Sources/StalkTesting/Conformance/CollectorCheck.swift")

@@ -50,24 +50,17 @@ func withAdminServer<Value: Sendable>(
         StandardError.note("Serving http://\(address)/")
         isListening.finish()
     }
-    return try await withThrowingTaskGroup(of: Value?.self) { group in
-        group.addTask {
-            do {
-                try await server.run()
-                return nil
-            } catch {
-                // Whoever waits for it to listen is not to begin.
-                isListening.finish(throwing: error)
-                throw error
-            }
+    return try await withCompanion {
+        do {
+            try await server.run()
+        } catch {
+            // Whoever waits for it to listen is not to begin.
+            isListening.finish(throwing: error)
+            throw error
         }
+    } _: {
         for try await _ in listening {}
-        group.addTask { try await body() }
-        defer { group.cancelAll() }
-        while let value = try await group.next() {
-            if let value { return value }
-        }
-        throw CancellationError()
+        return try await body()
     }
 }
 

@@ -28,7 +28,8 @@ struct WorkCommand: AsyncParsableCommand {
               stalk work mail --http 1323 -- ./send.sh
               stalk work images -j 4 --timeout 1m --error-queue broken -- ./resize.sh
 
-            The first SIGTERM or Ctrl-C lets running commands finish, the second one stops them.
+            The first SIGTERM or Ctrl-C lets running commands finish, the second one stops them, as does the end of \
+            --stop-grace; what was stopped comes again and does not count as tried.
             """
     )
 
@@ -45,6 +46,15 @@ struct WorkCommand: AsyncParsableCommand {
         transform: { try parseCount($0, atLeast: 1) }
     )
     var jobs = 1
+
+    @Option(
+        help: ArgumentHelp(
+            "How many commands a backlog may lead to; -j is the fewest then, and the number follows the work.",
+            valueName: "count"
+        ),
+        transform: { try parseCount($0, atLeast: 1) }
+    )
+    var maxJobs: Int?
 
     @Option(
         help: ArgumentHelp(
@@ -75,6 +85,15 @@ struct WorkCommand: AsyncParsableCommand {
 
     @Option(
         help: ArgumentHelp(
+            "How long running commands may go on after the first SIGTERM. Default: until they end.",
+            valueName: "duration"
+        ),
+        transform: parseDuration
+    )
+    var stopGrace: Duration?
+
+    @Option(
+        help: ArgumentHelp(
             "Show and control the work over HTTP at this address; a port alone means this machine only.",
             valueName: "address"
         ),
@@ -101,6 +120,9 @@ struct WorkCommand: AsyncParsableCommand {
             throw ValidationError(
                 "There is no command to run: write it behind '--', as in 'stalk work mail -- ./send.sh'."
             )
+        }
+        if let most = self.maxJobs, most < self.jobs {
+            throw ValidationError("--max-jobs \(most) is less than the \(self.jobs) of -j: give at least as many.")
         }
         guard self.timeout != .zero else {
             throw ValidationError("A time-out of zero would kill every command at once: give more, or leave it out.")
@@ -199,7 +221,20 @@ struct WorkCommand: AsyncParsableCommand {
         var run = WorkerRun(queue: queue, policy: policy, jobs: self.jobs, command: command)
         run.backend = backend
         run.store = store
+        run.stopGrace = self.stopGrace
         if let id = self.collectorID { run.collectorID = id }
+        if let most = self.maxJobs {
+            guard let store else {
+                throw StalkError(
+                    .unsupported,
+                    "\(queue.queue) does not say how long it is, which --max-jobs goes by: give -j alone."
+                )
+            }
+            run.autoscale = AutoscaleOptions(min: self.jobs, max: most)
+            run.backlog = {
+                try await store.stats().queues.first { $0.name == queue.queue }?.ready ?? 0
+            }
+        }
         if let address = self.http {
             run.admin = AdminOptions(address: address, token: try self.tokenOption.token())
         }

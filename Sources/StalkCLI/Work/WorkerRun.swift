@@ -20,6 +20,11 @@ struct WorkerRun: Sendable {
     /// What names the worker, and the kind of its backend, in metrics and over HTTP.
     var collectorID = WorkerOptions.makeCollectorID()
     var backend = "unknown"
+    /// How long running commands may go on after the first signal; `nil` until they end.
+    var stopGrace: Duration?
+    /// Between which bounds the number of commands follows the work, and how many messages wait.
+    var autoscale: AutoscaleOptions?
+    var backlog: @Sendable () async throws -> Int = { 0 }
     /// Where to show and control it over HTTP, and a store to show beside it.
     var admin: AdminOptions?
     var store: LocalStore?
@@ -36,7 +41,10 @@ struct WorkerRun: Sendable {
         let (stop, stopping) = AsyncStream.makeStream(of: Never.self)
         let worker = self.makeWorker(stop: stop)
         return try await withAdminServer(self.admin, collectors: [AdminCollector(worker)], store: self.store) {
-            try await Self.run(worker, first: stopping)
+            let work: @Sendable () async throws -> WorkerCounters = { try await Self.run(worker, first: stopping) }
+            guard let autoscale = self.autoscale else { return try await work() }
+            let autoscaling = Autoscaling(worker, options: autoscale, backlog: self.backlog)
+            return try await withCompanion({ try await autoscaling.run() }, work)
         }
     }
 
@@ -77,7 +85,8 @@ struct WorkerRun: Sendable {
                 collectorID: self.collectorID,
                 backend: self.backend,
                 concurrency: self.jobs,
-                retryPolicy: self.policy
+                retryPolicy: self.policy,
+                stopGrace: self.stopGrace
             ),
             logger: Logger(label: "stalk") { _ in NoteLogHandler() },
             until: { [drained] in
