@@ -172,6 +172,8 @@ let package = Package(
             name: "StalkAdminTests",
             dependencies: [
                 "StalkAdmin", "StalkCore", "StalkLocal", "StalkTesting", "StalkWorker",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),

@@ -19,7 +19,7 @@ import Testing
         let collector = InMemoryCollector(queue: try QueueName("jobs"), clock: clock)
         let jobs = (0..<10).map { Job(name: "job \($0)", count: $0, addresses: [.init(street: "Ä/\"\($0)")]) }
         for job in jobs { try await collector.publish(Message(json: job)) }
-        let seen = Mutex<[Job]>([])
+        let seen = Locked<[Job]>([])
         let worker = Worker(
             decoding: Job.self,
             from: collector,
