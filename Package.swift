@@ -189,7 +189,7 @@ let package = Package(
                 .product(name: "NIOSSL", package: "swift-nio-ssl"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ],
-            exclude: ["Certificates", "Oracle", "Transcripts"]
+            exclude: ["Oracle", "Transcripts"]
         ),
         .testTarget(
             name: "StalkSQSTests",

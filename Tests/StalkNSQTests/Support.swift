@@ -9,11 +9,6 @@ internal import Testing
     internal import Glibc
 #endif
 
-/// The directory of the tests' certificates, which are good for a hundred years and for nothing else.
-func certificate(_ name: String) -> String {
-    #filePath.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" } + "/Certificates/\(name)"
-}
-
 extension NIOSSLContext {
     /// A server's context, that wants a certificate from clients where it is told to.
     static func testServer(wantsClientCertificate: Bool = false) throws -> NIOSSLContext {

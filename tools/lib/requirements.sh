@@ -27,6 +27,8 @@ require_build() {
     require_packages 'pkg-config --exists lmdb' liblmdb-dev
     require_packages 'pkg-config --exists libzstd' libzstd-dev
     require_packages 'pkg-config --exists zlib' zlib1g-dev
+    # Tests of TLS make their certificates.
+    require_packages 'command -v openssl' openssl
     # Tests unpack stores of earlier builds.
     require_packages 'command -v tar && command -v xz' tar xz-utils
 }
