@@ -4,7 +4,7 @@ internal import StalkCore
 internal import Synchronization
 
 /// The operations that a collector needs.
-enum Operation: String, Hashable, Sendable, CaseIterable {
+enum Operation: String, Hashable, Sendable {
     case sendMessageBatch = "SendMessageBatch"
     case receiveMessage = "ReceiveMessage"
     case deleteMessageBatch = "DeleteMessageBatch"

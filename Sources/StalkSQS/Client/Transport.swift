@@ -36,12 +36,6 @@ enum TransportFailure: Error, Hashable, Sendable {
     case notSent(String)
     /// The request left, and no whole answer came: it may have been carried out.
     case ambiguous(String)
-
-    var text: String {
-        switch self {
-        case .notSent(let text), .ambiguous(let text): text
-        }
-    }
 }
 
 /// Carries requests.
