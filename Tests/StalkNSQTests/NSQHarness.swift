@@ -42,6 +42,8 @@ final class NSQHarness: CollectorHarness {
         for server in self.servers { configuration.nsqds.append(await server.address) }
         configuration.pollGrace = .milliseconds(60)
         configuration.rotationInterval = .milliseconds(10)
+        // Connecting again would wait for a clock that stands still.
+        configuration.connectTimeout = .seconds(60)
         self.change(&configuration)
         let collector = try NSQCollector(configuration, clock: self.clock)
         self.made.withLock { $0.append(collector) }

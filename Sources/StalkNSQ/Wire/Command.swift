@@ -20,14 +20,6 @@ package enum NSQCommand: Hashable, Sendable {
     /// What a client says first on a connection.
     package static let magic = "  V2"
 
-    /// Whether nsqd answers with a response of its own; errors come for any command.
-    package var isAnswered: Bool {
-        switch self {
-        case .identify, .auth, .subscribe, .startClose, .publish, .multiPublish, .deferredPublish: true
-        case .ready, .finish, .requeue, .touch, .nop: false
-        }
-    }
-
     package func write(into buffer: inout ByteBuffer) {
         switch self {
         case .identify(let json):

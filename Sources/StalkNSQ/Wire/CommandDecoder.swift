@@ -36,12 +36,6 @@ package struct CommandDecoder {
         }
     }
 
-    /// Takes out what was not decoded, for another layer that the rest belongs to.
-    package mutating func takePending() -> ByteBuffer {
-        defer { self.buffer = ByteBuffer() }
-        return self.buffer
-    }
-
     /// The next whole command, or `nil` until more bytes come.
     package mutating func next() throws(CommandRefusal) -> NSQCommand? {
         let start = self.buffer.readerIndex

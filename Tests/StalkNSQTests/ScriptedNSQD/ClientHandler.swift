@@ -89,9 +89,6 @@ final class ClientHandler: ChannelInboundHandler {
         self.endsAfterFlush = true
     }
 
-    /// Sends bytes as they are, behind what was written.
-    func writeRaw(_ bytes: [UInt8]) { self.outgoing.writeBytes(bytes) }
-
     // MARK: Layers
 
     /// Begins what IDENTIFY agreed on, in nsqd's order, each layer with an OK through it.

@@ -40,7 +40,7 @@ actor ScriptedNSQD {
         var tls: NIOSSLContext?
         var allowsDeflate = true
         var authSecret: String?
-        /// Whether a message of a lost connection waits for its time-out, as in nsqd.
+        /// Whether it says that it is there; without, clients take it for dead.
         var sendsHeartbeats = true
         /// The most bytes in one write, to split frames; `nil` for as many as there are.
         var writeBytes: Int?
