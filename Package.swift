@@ -209,9 +209,10 @@ let package = Package(
         .testTarget(
             name: "FuzzingTests",
             dependencies: [
-                "StalkCLI", "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkTesting",
-                "StalkZstd",
+                "StalkCLI", "StalkCore", "StalkFiles", "StalkIndex", "StalkLocal", "StalkLog", "StalkNSQ",
+                "StalkTesting", "StalkZstd",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"),
             ],
             path: "Tests/Fuzzing/Sources",
             exclude: ["Driver"]

@@ -8,12 +8,15 @@ let package = Package(
     dependencies: [
         .package(name: "stalk", path: "../.."),
         .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-nio.git", from: "2.101.2"),
     ],
     targets: [
         .executableTarget(
             name: "Fuzzing",
             dependencies: [
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "StalkNSQ", package: "stalk"),
                 .product(name: "StalkTesting", package: "stalk"),
                 .product(name: "_StalkCLI", package: "stalk"),
                 .product(name: "_StalkLocal", package: "stalk"),

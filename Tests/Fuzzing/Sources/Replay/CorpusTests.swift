@@ -39,7 +39,10 @@ import Testing
     }
 
     /// The planted bugs of the other fuzzers end the process: `tools/fuzz` looks for those.
-    @Test("A check notices a decoder that is wrong", arguments: ["log", "log-resealed", "envelope", "json-lines"])
+    @Test(
+        "A check notices a decoder that is wrong",
+        arguments: ["log", "log-resealed", "envelope", "json-lines", "nsq"]
+    )
     func plantedBugIsNoticed(name: String) async throws {
         let fuzzer = try #require(allFuzzers.first { $0.name == name })
         let inputs = try Self.inputs(name)
