@@ -71,7 +71,11 @@ struct SettledFuzzer: Fuzzer {
         queue.write(to: &writer)
         let again = writer.bytes.withUnsafeBytes { try? SettledQueue(reading: $0, number: 3) }
         guard again == queue || queue.name.rawValue.hasReplacement else { return "\(queue) came back changed" }
-        return Self.compare(bytes, writer.bytes, [queue.name.rawValue])
+        // Behind the name and four figures may stand flags; those that this version does not know are dropped.
+        var known = Array(bytes)
+        let place = 2 + (Int(known[0]) | Int(known[1]) << 8) + 4 * 8
+        if place < known.count { known[place] &= 1 }
+        return known.withUnsafeBytes { Self.compare($0, writer.bytes, [queue.name.rawValue]) }
     }
 
     private static func meta(_ bytes: UnsafeRawBufferPointer) -> String? {
