@@ -88,7 +88,8 @@ internal import Testing
             }
             #expect(await servers[0].backlog(of: "broken") == [Array("poison".utf8)])
             // `timeout` sends the SIGTERM that lets a worker finish.
-            #expect(try await work.errors.contains("1 acknowledged, 0 retried, 1 dead-lettered"))
+            let outcome = try await work
+            #expect(outcome.errors.contains("1 acknowledged, 0 retried, 1 dead-lettered"), "\(outcome)")
         }
     }
 
