@@ -79,7 +79,7 @@ internal import Testing
                 "sh",
                 "-c",
                 script,
-                seconds: 4
+                seconds: 10
             )
             try await eventually("both are done") {
                 let published = await servers[0].published(to: "broken")
