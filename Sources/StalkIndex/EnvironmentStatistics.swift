@@ -5,7 +5,7 @@ internal import StalkCore
 package struct EnvironmentStatistics: Hashable, Sendable {
     /// The size of the memory map, which bounds the file until the map grows.
     package var mapBytes: Int
-    /// The length of data.mdb; it never shrinks.
+    /// The length of data.mdb; only ``Environment/compact()`` makes it smaller.
     package var fileBytes: Int
     /// All pages up to the last one that was ever used, free ones included.
     package var usedBytes: Int

@@ -15,7 +15,8 @@ public struct CompactionReport: Hashable, Sendable {
 extension LocalStore {
     /// Makes the index's file as small as what is in it; publishing and taking go on meanwhile.
     ///
-    /// The index never shrinks by itself: the space of finished messages is used again, but not given back. This copies
+    /// LMDB uses the space of finished messages again, but gives none back. The engine compacts by itself only when less
+    /// than a quarter of a file of 16 MiB or more is live; this does so at once, whatever is live. It copies
     /// what is in use into a new file, which then takes the place of the old one. Until that is done, checkpoints wait,
     /// and so does what only LMDB knows once the files are exchanged. A crash at any moment leaves one of the two files.
     ///
