@@ -41,9 +41,10 @@ final class TortureLoad: Sendable {
     }
 
     /// How this life's store is set up: small segments and frequent checkpoints bring more borders into each second.
-    static func storeOptions(seed: UInt64, isSingle: Bool) -> LocalStoreOptions {
+    static func storeOptions(seed: UInt64, isSingle: Bool, segmentBytes: Int? = nil) -> LocalStoreOptions {
         var random = TortureRandom(seed: seed)
-        let segment = isSingle ? 1 << 18 : [1 << 18, 1 << 20, 8 << 20][random.below(3)]
+        let chosen = isSingle ? 1 << 18 : [1 << 18, 1 << 20, 8 << 20][random.below(3)]
+        let segment = segmentBytes ?? chosen
         return LocalStoreOptions(
             maxBodyBytes: 1 << 16,
             segmentBytes: segment,

@@ -51,6 +51,9 @@ struct TortureLoadCommand: AsyncParsableCommand {
     @Option(help: "How many messages wait before publishers pause; by default that follows from the seed.")
     var backlog: Int?
 
+    @Option(help: "How large the log's segments are; by default that follows from the seed.")
+    var segmentBytes: Int?
+
     @Option(help: "What calls must survive: \(TortureDurability.allCases.map(\.rawValue).joined(separator: ", ")).")
     var durability = TortureDurability.synced
 
@@ -79,7 +82,11 @@ struct TortureLoadCommand: AsyncParsableCommand {
         do {
             let store = try await LocalStore.open(
                 at: self.storeOptions.path(),
-                options: TortureLoad.storeOptions(seed: self.seed, isSingle: self.single)
+                options: TortureLoad.storeOptions(
+                    seed: self.seed,
+                    isSingle: self.single,
+                    segmentBytes: self.segmentBytes
+                )
             )
             let recovery = store.recovery
             journal.note(.opened(replayedFrames: recovery.replayedFrames, tornBytes: recovery.tornBytes))
