@@ -41,6 +41,25 @@ internal import Testing
         }
     }
 
+    /// RDY must begin to go round when a second nsqd comes while a take waits, not at the next call.
+    @Test func nsqdThatComesLaterGetsItsTurn() async throws {
+        try await withNSQ(servers: 2) {
+            $0.maxInFlight = 1
+            $0.rotationInterval = .milliseconds(5)
+        } _: { servers, collector in
+            try await collector.wake()
+            let port = await servers[1].port
+            await servers[1].stop()
+            async let taken = collector.take(TakeRequest(wait: .seconds(10)))
+            try await eventually("the take waits for the first") { await servers[0].readyCounts == [1] }
+            try await servers[1].start(port: port)
+            try await eventually("both are connected") { await servers[1].readyCounts.count == 1 }
+            let idle = await servers[1].readyCounts == [0] ? servers[1] : servers[0]
+            await idle.put([Array("late".utf8)], "orders", delay: .zero)
+            #expect(try await taken.map(\.text) == ["late"])
+        }
+    }
+
     /// A taker of one raises the attempts of no other message; a slow one gets no more than it asked for.
     @Test func slowConsumerIsNotFlooded() async throws {
         try await withNSQ { servers, collector in

@@ -40,13 +40,8 @@ internal import Testing
 
     @Test(arguments: CollectorCheck.allCases)
     func collectorOnThreeNSQDsKeeps(check: CollectorCheck) async throws {
-        try await withKnownIssue("In one of ten runs the message does not come; why is not known", isIntermittent: true)
-        {
-            let outcome = try await Self.run(check, on: NSQHarness(servers: 3))
-            #expect((outcome == .passed) != Self.notApplicable.contains(check), "\(outcome)")
-        } when: {
-            check == .startsAsleep
-        }
+        let outcome = try await Self.run(check, on: NSQHarness(servers: 3))
+        #expect((outcome == .passed) != Self.notApplicable.contains(check), "\(outcome)")
     }
 
     /// Over deflate, and with each byte of the server in a packet of its own where that is quick enough.

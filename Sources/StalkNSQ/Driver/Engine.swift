@@ -181,6 +181,7 @@ actor Engine {
             self.producer.connected()
             self.pump()
         }
+        self.armTimer()
     }
 
     private func connectionClosed(_ id: ConnectionID, _ error: StalkError) {
@@ -206,7 +207,7 @@ actor Engine {
 
     // MARK: Time
 
-    /// Wakes this actor when the next thing is due.
+    /// Wakes this actor when the next thing is due; to be called after whatever may change that.
     func armTimer() {
         guard !self.isClosed else { return }
         self.scheduleRotation()
