@@ -194,12 +194,14 @@ let package = Package(
         .testTarget(
             name: "StalkSQSTests",
             dependencies: [
-                "StalkCore", "StalkSQS", "StalkTesting", "StalkWorker",
+                "StalkCore", "StalkSQS", "StalkTesting", "StalkTool", "StalkWorker",
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
             ],
             exclude: ["Oracle/real_server.py", "Oracle/sign_with_botocore.py"]
         ),

@@ -328,6 +328,31 @@ final class FakeWorld: Sendable {
         #expect(machine.ask(now: Self.minute(7)) == .useAndRenew(short))
     }
 
+    /// The agent of an instance or the token service is away: what still holds is used, then askers are told, and the
+    /// first answer mends it.
+    @Test func anAgentThatIsAwayIsFeltOnlyWhenNothingHoldsAnyMore() async throws {
+        let minute = Atomic<Int64>(0)
+        let isAway = Atomic(false)
+        let cache = CredentialCache(now: { Self.minute(minute.load(ordering: .relaxed)) }) {
+            if isAway.load(ordering: .relaxed) { throw StalkError(.unavailable, "nobody answers at 169.254.169.254") }
+            let now = minute.load(ordering: .relaxed)
+            return Self.credentials("A\(now)", until: now + 60)
+        }
+        #expect(try await cache.credentials().accessKeyID == "A0")
+        isAway.store(true, ordering: .relaxed)
+        for now: Int64 in [46, 52, 55, 59] {
+            minute.store(now, ordering: .relaxed)
+            #expect(try await cache.credentials().accessKeyID == "A0", "minute \(now)")
+        }
+        minute.store(61, ordering: .relaxed)
+        for _ in 0..<2 {
+            let error = try await #require(throws: StalkError.self) { try await cache.credentials() }
+            #expect(error.message.contains("169.254.169.254"))
+        }
+        isAway.store(false, ordering: .relaxed)
+        #expect(try await cache.credentials().accessKeyID == "A61")
+    }
+
     @Test func manyAskersMakeOneFlightAndAFailureIsNotKept() async throws {
         let loads = Atomic(0)
         let cache = CredentialCache(now: { Self.minute(0) }) {

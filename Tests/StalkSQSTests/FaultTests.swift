@@ -129,6 +129,22 @@ import Testing
         await collector.close()
     }
 
+    @Test func anyOrderIsTheOrderOfAStandardQueue() async throws {
+        let (server, collector) = try await self.open()
+        server.shuffle(seed: 5)
+        _ = try await collector.publish((0..<300).map { Message("\($0)") })
+        var seen: [String] = []
+        while seen.count < 300 {
+            let deliveries = try await self.take(collector, 10)
+            seen += deliveries.map(\.text)
+            let results = try await collector.finish(deliveries.map { Completion($0.receipt, .acknowledge) })
+            for result in results { try result.get() }
+        }
+        #expect(Set(seen).count == 300 && seen != seen.sorted())
+        #expect(server.messages("q").isEmpty)
+        await collector.close()
+    }
+
     @Test func deadLettersAreDeletedOnlyWhenTheyAreSafe() async throws {
         let (server, collector) = try await self.open()
         try await collector.publish(Message("poison", headers: ["Colour": "red"]))

@@ -155,11 +155,13 @@ struct RealHarness: CollectorHarness {
         }
     }
 
+    /// A handler of ten seconds on a lease of three; of 180 on 30 with `STALK_SQS_HANDLER_SECONDS=180`.
     @Test(
         .enabled(if: RealServer.present.contains(.ministack), "MiniStack is not installed"),
         .timeLimit(.minutes(10))
     )
     func aHandlerOutlivesItsLeaseAndAStopGivesBackWhatWasPrefetched() async throws {
+        let seconds = ProcessInfo.processInfo.environment["STALK_SQS_HANDLER_SECONDS"].flatMap { Int($0) } ?? 10
         let server = try RealServer(.ministack)
         defer { server.stop() }
         try await server.createQueue("long")
@@ -171,11 +173,11 @@ struct RealHarness: CollectorHarness {
         let (stop, stopping) = AsyncStream.makeStream(of: Never.self)
         let worker = Worker(
             collector: collector,
-            options: WorkerOptions(lease: .seconds(3)),
+            options: WorkerOptions(lease: .seconds(max(3, seconds / 6))),
             until: { for await _ in stop {} },
             handler: { delivery in
                 starting.yield(delivery)
-                try await ContinuousClock().sleep(for: .seconds(10))
+                try await ContinuousClock().sleep(for: .seconds(seconds))
                 return .acknowledge
             }
         )

@@ -50,7 +50,19 @@ extension SQSCollector {
         case .cancel(let take):
             self.resume(take, .failure(CancellationError()))
         case .change(let changes):
-            Task { await self.change(changes) }
+            self.begin(changes)
+        }
+    }
+
+    /// Changes visibilities in a task that ``close()`` waits for.
+    private func begin(_ changes: [IntakeStateMachine.VisibilityChange]) {
+        self.state.withLock { state in
+            state.nextChange += 1
+            let number = state.nextChange
+            state.changes[number] = Task {
+                await self.change(changes)
+                self.state.withLock { _ = $0.changes.removeValue(forKey: number) }
+            }
         }
     }
 

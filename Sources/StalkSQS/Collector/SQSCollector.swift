@@ -34,7 +34,10 @@ public final class SQSCollector: Collector {
         var machine: IntakeStateMachine
         var takes: [Int: CheckedContinuation<[Delivery], any Error>] = [:]
         var polls: [Int: Task<Void, Never>] = [:]
+        /// Changes of visibility that are under way.
+        var changes: [Int: Task<Void, Never>] = [:]
         var nextTake = 0
+        var nextChange = 0
         var alarm: (moment: Duration, task: Task<Void, Never>)?
         var sent = 0
         var received = 0
@@ -222,10 +225,21 @@ public final class SQSCollector: Collector {
         }
         guard let polls else { return }
         await self.giveBack { machine, now in machine.close(now: now) }
-        for poll in polls { poll.cancel() }
-        for poll in polls { await poll.value }
+        await Self.end(polls)
+        for change in self.state.withLock({ Array($0.changes.values) }) { await change.value }
         self.state.withLock { $0.alarm?.task.cancel() }
         await self.calls.client.close()
+    }
+
+    /// Ends polls; what is on its way here already is waited for and goes back, instead of hiding until its lease is over.
+    private static func end(_ polls: [Task<Void, Never>]) async {
+        let hangUp = Task {
+            // The network's time passes whatever clock the collector has.
+            try? await ContinuousClock().sleep(for: .milliseconds(250))
+            for poll in polls { poll.cancel() }
+        }
+        for poll in polls { await poll.value }
+        hangUp.cancel()
     }
 
     func giveBack(

@@ -1,8 +1,10 @@
 // The server in memory behind a real socket.
 
+import Foundation
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 import StalkCore
 
 @testable import StalkSQS
@@ -12,17 +14,36 @@ final class FakeHTTPServer: Sendable {
     let port: Int
     private let channel: any Channel
 
-    init(_ server: FakeSQS) async throws {
+    /// - Parameter isSecure: Whether it speaks TLS, with a certificate that nobody signed.
+    init(_ server: FakeSQS, isSecure: Bool = false) async throws {
+        let tls = isSecure ? try Self.strangeTLS() : nil
         self.channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(ChannelOptions.socketOption(.so_reuseaddr), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls { try channel.pipeline.syncOperations.addHandler(NIOSSLServerHandler(context: tls)) }
                     try channel.pipeline.syncOperations.configureHTTPServerPipeline()
                     try channel.pipeline.syncOperations.addHandler(Handler(server: server))
                 }
             }
             .bind(host: "127.0.0.1", port: 0).get()
         self.port = self.channel.localAddress?.port ?? 0
+    }
+
+    /// A certificate of its own, made anew: no key lies in the repository.
+    private static func strangeTLS() throws -> NIOSSLContext {
+        let directory = FileManager.default.temporaryDirectory.appendingPathComponent("stalk-sqs-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: directory) }
+        let (key, chain) = (directory.path + "/key.pem", directory.path + "/chain.pem")
+        let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /CN=strange -days 2"
+        let words = request.split(separator: " ").map(String.init)
+        _ = try PythonTools.run("/usr/bin/env openssl", words + ["-keyout", key, "-out", chain])
+        let certificates = try NIOSSLCertificate.fromPEMFile(chain).map { NIOSSLCertificateSource.certificate($0) }
+        let privateKey = NIOSSLPrivateKeySource.privateKey(try NIOSSLPrivateKey(file: key, format: .pem))
+        return try NIOSSLContext(
+            configuration: .makeServerConfiguration(certificateChain: certificates, privateKey: privateKey)
+        )
     }
 
     func stop() async { try? await self.channel.close() }

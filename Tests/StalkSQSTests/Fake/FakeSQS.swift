@@ -59,6 +59,8 @@ final class FakeSQS: Transport {
         var faults: [StalkSQS.Operation: [FakeFault]] = [:]
         var requests: [(operation: StalkSQS.Operation, body: JSON)] = []
         var waiting: [Int: AsyncStream<Void>.Continuation] = [:]
+        /// Draws the order of a standard queue, which promises none.
+        var disorder: SeededGenerator?
     }
 
     private let state = Mutex(State())
@@ -85,6 +87,9 @@ final class FakeSQS: Transport {
         self.state.withLock { $0.faults[operation, default: []] += faults }
     }
 
+    /// From here on standard queues hand messages out in an order drawn from a seed.
+    func shuffle(seed: UInt64) { self.state.withLock { $0.disorder = SeededGenerator(seed: seed) } }
+
     func messages(_ queue: String) -> [Stored] { self.state.withLock { $0.queues[queue]?.messages ?? [] } }
 
     func put(_ queue: String, body: String, attributes: JSON? = nil) {
@@ -105,6 +110,8 @@ final class FakeSQS: Transport {
 
     /// The polls that wait for a message.
     var waitingPolls: Int { self.state.withLock { $0.waiting.count } }
+
+    var requestCount: Int { self.state.withLock { $0.requests.count } }
 
     func requests(_ operation: StalkSQS.Operation) -> [JSON] {
         self.state.withLock { $0.requests.filter { $0.operation == operation }.map(\.body) }
@@ -365,7 +372,11 @@ final class FakeSQS: Transport {
             if name.hasSuffix(".fifo") {
                 lockedGroups = Set(queue.messages.filter { $0.handle != nil && $0.visibleAt > now }.compactMap(\.group))
             }
-            let order = queue.messages.indices.sorted { queue.messages[$0].number < queue.messages[$1].number }
+            var order = queue.messages.indices.sorted { queue.messages[$0].number < queue.messages[$1].number }
+            if var disorder = state.disorder, !name.hasSuffix(".fifo") {
+                order.shuffle(using: &disorder)
+                state.disorder = disorder
+            }
             for index in order where taken.count < most && queue.messages[index].visibleAt <= now {
                 if let group = queue.messages[index].group, lockedGroups.contains(group) { continue }
                 state.next += 1

@@ -24,6 +24,8 @@ final class FaultProxy: Sendable {
         case swallowAnswer(after: Int, holdFor: Duration)
         /// An answer stands still in the middle for a while.
         case stallAnswer(bytes: Int, holdFor: Duration)
+        /// Answers come in small pieces, with a pause before each.
+        case dripAnswer(bytes: Int, pause: Duration)
     }
 
     let port: Int
@@ -84,6 +86,7 @@ final class FaultProxy: Sendable {
         private var seen = 0
         private var isStalled = false
         private var stalled: [ByteBuffer] = []
+        private var dripping = ByteBuffer()
 
         init(_ partner: any Channel, _ direction: Direction, _ fault: Fault) {
             self.partner = partner
@@ -116,8 +119,26 @@ final class FaultProxy: Sendable {
                     glue.stalled = []
                     glue.isStalled = false
                 }
+            case (.answers, .dripAnswer(let bytes, let pause)):
+                self.dripping.writeBuffer(&buffer)
+                if self.isStalled { return }
+                self.isStalled = true
+                self.drip(bytes, pause, context)
             default:
                 self.partner.writeAndFlush(buffer, promise: nil)
+            }
+        }
+
+        private func drip(_ bytes: Int, _ pause: Duration, _ context: ChannelHandlerContext) {
+            let context = NIOLoopBound(context, eventLoop: context.eventLoop)
+            self.after(pause, context.value) { glue in
+                let piece = glue.dripping.readSlice(length: min(bytes, glue.dripping.readableBytes))
+                guard let piece, piece.readableBytes > 0 else {
+                    glue.isStalled = false
+                    return
+                }
+                glue.partner.writeAndFlush(piece, promise: nil)
+                glue.drip(bytes, pause, context.value)
             }
         }
 
