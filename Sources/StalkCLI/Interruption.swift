@@ -16,12 +16,16 @@ func withEndingSignals<Value: Sendable>(
     _ body: @Sendable (AsyncStream<Int32>) async throws -> Value
 ) async rethrows -> Value {
     let (signals, continuation) = AsyncStream.makeStream(of: Int32.self)
+    let (registered, registering) = AsyncStream.makeStream(of: Void.self)
     let sources = endingSignals.map { number in
         let source = DispatchSource.makeSignalSource(signal: number)
         source.setEventHandler { continuation.yield(number) }
+        source.setRegistrationHandler { registering.yield() }
         source.activate()
         return source
     }
+    // Until then a signal would end the process in the middle of what `body` does.
+    for await _ in registered.prefix(sources.count) {}
     defer {
         for source in sources { source.cancel() }
         continuation.finish()
