@@ -229,7 +229,10 @@ final class SQSClient: Sendable {
 
 /// A random identifier in the form of RFC 9562, version 4.
 func randomUUID() -> String {
-    var bytes = (0..<16).map { _ in UInt8.random(in: 0...255) }
+    // The system is asked twice, not once a byte.
+    var bytes = (0..<2).flatMap { _ in
+        withUnsafeBytes(of: UInt64.random(in: .min ... .max)) { Array($0) }
+    }
     bytes[6] = bytes[6] & 0x0F | 0x40
     bytes[8] = bytes[8] & 0x3F | 0x80
     let hex = Array(Signer.hex(bytes))

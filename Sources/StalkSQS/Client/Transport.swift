@@ -49,6 +49,18 @@ protocol Transport: Sendable {
     func close() async
 }
 
+/// Runs what tasks do on the thread of an event loop, where the connections are.
+private final class EventLoopExecutor: TaskExecutor {
+    private let eventLoop: any EventLoop
+
+    init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
+
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        self.eventLoop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
+    }
+}
+
 /// Carries requests over HTTP, long polls on connections of their own: they hold theirs for many seconds, and
 /// everything else would have to wait for one.
 final class HTTPTransport: Transport {
@@ -57,13 +69,17 @@ final class HTTPTransport: Transport {
 
     private let calls: HTTPClient
     private let polls: HTTPClient
+    private let executor: EventLoopExecutor
 
     init(connectTimeout: Duration = .seconds(2)) {
-        self.calls = Self.client(connectTimeout)
-        self.polls = Self.client(connectTimeout)
+        // One loop carries more than a queue takes, and what happens on one thread wakes no other.
+        let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+        self.executor = EventLoopExecutor(eventLoop: eventLoop)
+        self.calls = Self.client(connectTimeout, eventLoop)
+        self.polls = Self.client(connectTimeout, eventLoop)
     }
 
-    private static func client(_ connectTimeout: Duration) -> HTTPClient {
+    private static func client(_ connectTimeout: Duration, _ eventLoop: any EventLoop) -> HTTPClient {
         var configuration = HTTPClient.Configuration()
         configuration.timeout.connect = .nanoseconds(connectTimeout.wholeMillisecondsRoundedUp * 1_000_000)
         // Otherwise a refused connection is tried again for ten seconds before anybody hears of it.
@@ -71,10 +87,15 @@ final class HTTPTransport: Transport {
         configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 64
         configuration.redirectConfiguration = .disallow
         configuration.httpVersion = .http1Only
-        return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+        return HTTPClient(eventLoopGroupProvider: .shared(eventLoop), configuration: configuration)
     }
 
     func send(_ call: HTTPCall) async throws -> HTTPAnswer {
+        // Each step of a request would wake a thread of the pool otherwise, and that one the loop again.
+        try await withTaskExecutorPreference(self.executor) { try await self.sendOnLoop(call) }
+    }
+
+    private func sendOnLoop(_ call: HTTPCall) async throws -> HTTPAnswer {
         var request = HTTPClientRequest(url: call.url)
         request.method = HTTPMethod(rawValue: call.method)
         request.headers = HTTPHeaders(call.headers.map { ($0.name, $0.value) })
