@@ -8,7 +8,7 @@ public struct StalkError: Error, Sendable {
     public struct Code: Hashable, Sendable, CustomStringConvertible {
         private enum Value: String {
             case invalidArgument, invalidQueueName, bodyTooLarge, delayOutOfRange, unsupported
-            case noSuchQueue, noSuchMessage, staleReceipt, foreignReceipt
+            case noSuchQueue, noSuchMessage, messageLeased, staleReceipt, foreignReceipt
             case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, noSuchStore,
                 networkFileSystem
             case permissionDenied, pathTooLong, addressInUse, closed, unavailable, corruptValue, interrupted
@@ -37,6 +37,8 @@ public struct StalkError: Error, Sendable {
         public static var noSuchQueue: Code { Code(.noSuchQueue) }
         /// The store holds no message with this id.
         public static var noSuchMessage: Code { Code(.noSuchMessage) }
+        /// Somebody works on the message, so it can't be changed by hand.
+        public static var messageLeased: Code { Code(.messageLeased) }
         /// The receipt's lease is over: the message may have gone to somebody else.
         public static var staleReceipt: Code { Code(.staleReceipt) }
         /// The receipt was issued by another store or collector.

@@ -3,7 +3,7 @@ package import StalkCore
 extension LogRecord {
     fileprivate enum Kind: UInt8 {
         case session = 1
-        case createQueue, publish, take, acknowledge, retry, release, deadLetter, redrive
+        case createQueue, publish, take, acknowledge, retry, release, deadLetter, redrive, move
     }
 
     /// Why a record can't be read.
@@ -35,6 +35,11 @@ extension LogRecord {
         case .redrive(let time, let sequences):
             writer.write(Kind.redrive.rawValue)
             writer.write(time)
+            for sequence in sequences { writer.write(sequence) }
+        case .move(let time, let target, let sequences):
+            writer.write(Kind.move.rawValue)
+            writer.write(time)
+            writer.write(target)
             for sequence in sequences { writer.write(sequence) }
         }
         writer.overwrite(at: start, with: UInt32(writer.count - start - 4))
@@ -77,6 +82,10 @@ extension LogRecord {
         case .redrive:
             let time = try reader.read(Int64.self)
             return try .redrive(at: time, messages: Self.readSequences(&reader))
+        case .move:
+            let time = try reader.read(Int64.self)
+            let target = try reader.read(UInt32.self)
+            return try .move(at: time, to: target, messages: Self.readSequences(&reader))
         case nil: throw Unreadable.unknown(kind: kind, flags: 0)
         }
     }

@@ -25,6 +25,8 @@ package enum LogRecord: Hashable, Sendable {
     case deadLetter(DeadLetterRecord)
     /// Dead messages go back to where they died.
     case redrive(at: Int64, messages: [UInt64])
+    /// Messages become ready at the end of a queue; 0 is the one where each is, which keeps its attempts.
+    case move(at: Int64, to: UInt32, messages: [UInt64])
 }
 
 /// The store was opened by a new owner: leases before this are over, and the store's clock goes on from here.

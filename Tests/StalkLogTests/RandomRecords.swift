@@ -57,6 +57,11 @@ extension LogRecord {
                 )
             ),
             .redrive(at: Int64(bitPattern: generator.next()), messages: .random(using: &generator)),
+            .move(
+                at: Int64(bitPattern: generator.next()),
+                to: UInt32(truncatingIfNeeded: generator.next()),
+                messages: .random(using: &generator)
+            ),
         ]
     }
 }

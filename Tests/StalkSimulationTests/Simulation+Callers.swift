@@ -9,7 +9,8 @@ extension Simulation {
     /// What a caller does, by a number below 100.
     mutating func act(_ choice: Int) throws {
         switch choice {
-        case ..<60: self.publish()
+        case ..<56: self.publish()
+        case ..<60: try self.changeSome()
         case ..<72:
             let wait = self.random.below(4) == 0 ? Int64(self.random.below(4000)) : 0
             let queue = self.random.below(Self.queues.count)
@@ -212,7 +213,7 @@ extension Simulation {
 
     // MARK: Everything else
 
-    private mutating func sync(_ facts: [(number: Int, fact: Int)]) {
+    mutating func sync(_ facts: [(number: Int, fact: Int)]) {
         self.ask(.sync(facts)) { core, reply in
             core.step { engine, _ in engine.waitForSync { outcome in reply(.done(outcome)) } }
         }
@@ -282,7 +283,7 @@ extension Simulation {
         }
     }
 
-    private func judge(_ error: StalkError) throws {
+    func judge(_ error: StalkError) throws {
         let hasFailed = self.store?.core.look { $0.failure } != nil
         switch error.code {
         case .storageFailed where hasFailed, .closed: return
@@ -333,7 +334,7 @@ extension Simulation {
     }
 
     /// A delivery whose end was asked for came again before the answer: then it must have been refused.
-    private mutating func revertEnd(of number: Int) throws {
+    mutating func revertEnd(of number: Int) throws {
         for case .finish(let ends, _) in self.calls.values {
             guard let end = ends.first(where: { $0.number == number && $0.isBatched }) else { continue }
             guard !self.mustBeRefused.contains(number) else { continue }

@@ -56,6 +56,8 @@ struct Item {
     /// Who holds it, and until when at least.
     var receipt: Receipt?
     var leasedUntil: Int64 = .min
+    /// The first lease that was given out since it was last changed by hand.
+    var firstLease: UInt64 = 0
 
     /// What it is if everything that was asked for happened.
     var current: ItemState { self.facts.last?.after ?? self.base }
@@ -130,6 +132,7 @@ struct StoreModel {
         let state = item.current
         // Its lease was over before it arrived, and meanwhile the message went another way.
         if askedAt + lease <= now, delivery.queue.rawValue != state.queue, item.body == delivery.body { return false }
+        if case .local(_, _, let number) = delivery.receipt.token, number < item.firstLease { return false }
         guard case .alive(let dueAt) = state.place else { throw Violation("\(number) was delivered, but is \(state)") }
         guard delivery.body == item.body else { throw Violation("\(number) has wrong bytes") }
         guard item.id == nil || item.id == delivery.id else { throw Violation("\(number) has another id") }
@@ -158,6 +161,15 @@ struct StoreModel {
         self.items[number].receipt = nil
         self.items[number].leasedUntil = .min
         return self.items[number].facts.count - 1
+    }
+
+    /// A message that nobody held was changed by hand.
+    ///
+    /// - Parameter firstLease: The first lease that may be given out after the change.
+    /// - Returns: Which fact the answer will make certain.
+    mutating func askChange(_ number: Int, _ after: ItemState, firstLease: UInt64) -> Int {
+        self.items[number].firstLease = firstLease
+        return self.askEnd(number, after)
     }
 
     /// The end of a delivery was refused.
@@ -290,6 +302,7 @@ struct StoreModel {
             self.items[number].facts = []
             self.items[number].receipt = nil
             self.items[number].leasedUntil = .min
+            self.items[number].firstLease = 0
             if let message = found[number] { self.items[number].id = message.id }
         }
         for end in happened {

@@ -37,7 +37,7 @@ import Testing
                 #expect(frame.syncedThrough == frame.sequence - 1, "each call waited for the disk")
             }
             let records = try frames.flatMap { try $0.records() }
-            try #require(records.map(\.kind) == [1, 2, 3, 3, 4, 7, 4, 6, 4, 8, 9, 4, 5])
+            try #require(records.map(\.kind) == [1, 2, 3, 3, 4, 7, 4, 6, 4, 8, 9, 4, 5, 10, 2, 10, 5])
             try Self.checkContents(of: records)
         }
     }
@@ -47,7 +47,8 @@ import Testing
         let store = try await LocalStore.open(at: path)
         let queue = try store.queue("numbers")
         let headers: Headers = ["A": "1", "b.c": "zwei\nZeilen"]
-        try await queue.publish([Message("one"), Message("two", headers: headers, delay: .seconds(3600))])
+        let published = [Message("one"), Message("two", headers: headers, delay: .seconds(3600))]
+        let second = try #require(try await queue.publish(published).last).get()
         try await queue.wake()
         var receipt = ""
         for disposition in [.release, .retry(after: .zero, reason: "näher"), .deadLetter(reason: "broken")]
@@ -59,6 +60,9 @@ import Testing
         }
         #expect(try await store.redrive(queue.queue) == 1)
         try await queue.acknowledge(try #require(try await queue.take(TakeRequest()).first))
+        #expect(try await store.kick(second))
+        try await store.move(second, to: QueueName("others"))
+        try await store.delete(second)
         try await store.close()
         return receipt
     }
@@ -96,6 +100,14 @@ import Testing
         let redrive = records[10].bytes
         #expect(redrive.count == 17 && redrive.number(at: 9, UInt64.self) == 1)
         #expect(redrive.number(at: 1, Int64.self) >= dead.number(at: 17, Int64.self))
+        for (position, target) in [(13, 0), (15, 2)] as [(Int, UInt32)] {
+            let move = records[position].bytes
+            #expect(move.count == 21 && move.number(at: 9, UInt32.self) == target)
+            #expect(move.number(at: 13, UInt64.self) == 2)
+            #expect(move.number(at: 1, Int64.self) >= redrive.number(at: 1, Int64.self))
+        }
+        #expect(records[14].bytes.number(at: 1, UInt32.self) == 2 && records[14].bytes.text(at: 5) == "others")
+        #expect(records[16].bytes.count == 9 && records[16].bytes.number(at: 1, UInt64.self) == 2)
     }
 }
 

@@ -37,6 +37,7 @@ struct LogContents {
                         self.published.insert(record.sequence)
                         spokenOf.insert(record.queue)
                     case .deadLetter(let record): spokenOf.insert(record.target)
+                    case .move(_, let target, _): spokenOf.insert(target)
                     case .session(let record): self.epoch = max(self.epoch, record.epoch)
                     default: break
                     }

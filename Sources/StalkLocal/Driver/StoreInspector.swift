@@ -37,7 +37,7 @@ struct StoreInspector: Sendable {
 
     func message(_ id: MessageID) async throws -> StoredMessage {
         try self.checkOpen()
-        guard let sequence = id.sequence else { throw Self.noSuchMessage(id) }
+        guard let sequence = id.sequence else { throw StalkError.noSuchMessage(id) }
         return try await onOwnThread("stalk-look") { () throws(StalkError) in
             let found = try self.consistently {
                 $0.entries[sequence]
@@ -46,16 +46,9 @@ struct StoreInspector: Sendable {
                 guard let message = try self.core.tables.message(sequence) else { return nil }
                 return self.stored(message, self.core.look { self.state(of: message.standing, $0) })
             }
-            guard let found else { throw Self.noSuchMessage(id) }
+            guard let found else { throw StalkError.noSuchMessage(id) }
             return found
         }
-    }
-
-    private static func noSuchMessage(_ id: MessageID) -> StalkError {
-        StalkError(
-            .noSuchMessage,
-            "The store holds no message \(quoted(id.rawValue)): it was finished, or the id is another store's."
-        )
     }
 
     private func state(of standing: MessageStanding, _ engine: Engine) -> MessageState {
@@ -219,6 +212,15 @@ struct StoreInspector: Sendable {
                 )
             },
             diedIn: diedIn
+        )
+    }
+}
+
+extension StalkError {
+    static func noSuchMessage(_ id: MessageID) -> StalkError {
+        StalkError(
+            .noSuchMessage,
+            "The store holds no message \(quoted(id.rawValue)): it was finished, or the id is another store's."
         )
     }
 }

@@ -108,8 +108,9 @@ extension Engine {
         guard !redrivable.isEmpty else { return (.success(0), actions) }
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
         self.stage(.redrive(at: self.lastReadyAt, messages: redrivable), now: now)
-        for sequence in redrivable { self.apply(redrive: sequence, dueAt: self.lastReadyAt, now: now, &actions) }
+        for sequence in redrivable { self.apply(redrive: sequence, dueAt: self.lastReadyAt) }
         actions.wakesLog = true
+        self.serveFreedQueues(now: now, &actions)
         return (.success(redrivable.count), actions)
     }
 
@@ -125,11 +126,12 @@ extension Engine {
         return entry.status == .dead || entry.status == .ready && entry.standing.diedIn != 0
     }
 
-    mutating func apply(redrive sequence: UInt64, dueAt: Int64, now: Moment, _ actions: inout Actions) {
+    mutating func apply(redrive sequence: UInt64, dueAt: Int64) {
         guard let entry = self.entries[sequence] else { return }
         let target = entry.standing.diedIn == 0 ? entry.queue : entry.standing.diedIn
         self.entries[sequence]?.standing.key.dueAt = dueAt
-        self.move(sequence, to: target, diedIn: 0, now: now, &actions)
+        self.freedQueues.insert(entry.queue)
+        self.move(sequence, to: target, diedIn: 0)
     }
 
     /// What memory says of the messages of a queue; it overrides what LMDB says.

@@ -77,7 +77,7 @@ extension Engine {
                 case .retry(let delay, let reason):
                     self.retry(sequence, after: delay, reason: reason, now: now, wall: wall, &actions)
                 case .deadLetter(let reason):
-                    self.deadLetter(sequence, reason: reason, to: errorQueue, now: now, wall: wall, &actions)
+                    self.deadLetter(sequence, reason: reason, to: errorQueue, now: now, wall: wall)
                 }
                 return .done
             }
@@ -240,8 +240,7 @@ extension Engine {
         reason: String,
         to errorQueue: QueueName?,
         now: Moment,
-        wall: Int64,
-        _ actions: inout Actions
+        wall: Int64
     ) {
         let target = errorQueue.map { self.stageQueue($0, now: now) } ?? 0
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
@@ -254,11 +253,11 @@ extension Engine {
         )
         self.stage(.deadLetter(record), now: now)
         self.endLease(of: sequence)
-        self.apply(record, now: now, &actions)
+        self.apply(record)
     }
 
     /// Sets a message aside: dead in its own queue, or ready in a named error queue.
-    mutating func apply(_ record: DeadLetterRecord, now: Moment, _ actions: inout Actions) {
+    mutating func apply(_ record: DeadLetterRecord) {
         let sequence = record.sequence
         guard let entry = self.entries[sequence] else { return }
         self.noteFailure(of: sequence, at: record.failedAt, reason: record.reason)
@@ -269,17 +268,13 @@ extension Engine {
             self.setStatus(.dead, of: sequence)
             return
         }
-        self.move(sequence, to: record.target, diedIn: entry.queue, now: now, &actions)
+        self.move(sequence, to: record.target, diedIn: entry.queue)
     }
 
-    /// Moves a ready message to the end of another queue, its attempts counted from zero.
-    mutating func move(
-        _ sequence: UInt64,
-        to target: UInt32,
-        diedIn: UInt32,
-        now: Moment,
-        _ actions: inout Actions
-    ) {
+    /// Moves a message that nobody holds to the end of another queue, ready, its attempts counted from zero.
+    ///
+    /// Who waits there is served at the end of the step, when all of it is done.
+    mutating func move(_ sequence: UInt64, to target: UInt32, diedIn: UInt32) {
         self.setStatus(.gone, of: sequence)
         self.entries[sequence]?.standing.queue = target
         self.entries[sequence]?.standing.diedIn = diedIn
@@ -288,7 +283,7 @@ extension Engine {
         self.setStatus(.ready, of: sequence)
         self.markDirty(sequence)
         self.enqueueReady(sequence)
-        self.serveTakers(of: target, now: now, &actions)
+        self.freedQueues.insert(target)
     }
 
     private mutating func noteFailure(of sequence: UInt64, at time: Int64, reason: String) {
@@ -304,7 +299,8 @@ extension Engine {
         let numbers = self.freedQueues
         self.freedQueues = []
         if self.hasRoomForWindow { self.retryWindows(&actions) }
-        for number in numbers {
+        // In an order that does not depend on chance, so that a history can be played again.
+        for number in numbers.sorted() {
             self.serveTakers(of: number, now: now, &actions)
             self.noticeDrained(number, &actions)
         }

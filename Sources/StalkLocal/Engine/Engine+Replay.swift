@@ -10,7 +10,9 @@ extension Engine {
         let sequences: [UInt64] =
             switch record {
             case .session, .createQueue, .publish: []
-            case .take(let list), .acknowledge(let list), .release(let list), .redrive(_, let list): list
+            case .take(let list), .acknowledge(let list), .release(let list), .redrive(_, let list),
+                .move(_, _, let list):
+                list
             case .retry(let record): [record.sequence]
             case .deadLetter(let record): [record.sequence]
             }
@@ -78,12 +80,20 @@ extension Engine {
                 throw Self.contradiction("message \(record.sequence) died into queue number \(record.target)")
             }
             self.makeReadyForReplay(record.sequence)
-            self.apply(record, now: now, &actions)
+            self.apply(record)
         case .redrive(let dueAt, let sequences):
             for sequence in sequences {
                 guard try self.isAlive(sequence) else { continue }
                 self.makeReadyForReplay(sequence)
-                self.apply(redrive: sequence, dueAt: dueAt, now: now, &actions)
+                self.apply(redrive: sequence, dueAt: dueAt)
+            }
+        case .move(let dueAt, let target, let sequences):
+            guard target == 0 || self.queues.contains(target) else {
+                throw Self.contradiction("messages were moved to queue number \(target)")
+            }
+            for sequence in sequences {
+                guard try self.isAlive(sequence) else { continue }
+                self.apply(move: sequence, to: target, dueAt: dueAt)
             }
         }
         self.freedQueues = []

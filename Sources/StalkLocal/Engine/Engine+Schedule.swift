@@ -116,6 +116,7 @@ extension Engine {
 
     /// The time of a delayed message that only LMDB knows has come: it becomes part of the middle.
     private mutating func releaseSettled(_ timer: TimingWheel.Timer, queue: UInt32) {
+        self.settledTimers[timer.key] = nil
         guard self.entries[timer.key] == nil else { return }
         self.queues[queue].delayed -= 1
         self.queues[queue].ready += 1
@@ -187,7 +188,13 @@ extension Engine {
         for (key, queue) in keys {
             self.fedThrough = key
             guard self.entries[key.sequence] == nil, self.queues.contains(queue) else { continue }
-            self.addTimer(.settledDue, queue: queue, key: key.sequence, deadline: key.dueAt, &actions)
+            self.settledTimers[key.sequence] = self.addTimer(
+                .settledDue,
+                queue: queue,
+                key: key.sequence,
+                deadline: key.dueAt,
+                &actions
+            )
         }
         self.nextUnfed = next
         if next.map({ $0 > feed.through }) ?? true {

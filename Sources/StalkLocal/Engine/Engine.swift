@@ -33,6 +33,8 @@ struct Engine {
     var wheel: TimingWheel
     /// The latest moment at which a message became ready, so that publish order holds whatever the clock does.
     var lastReadyAt: Int64 = .min
+    /// The timers of delayed messages that only LMDB knows, for those of the schedule that were read into the wheel.
+    var settledTimers: [UInt64: TimingWheel.Handle] = [:]
     /// Up to where the schedule in LMDB was read into the wheel.
     var fedThrough: ScheduleKey
     /// The due time of the first message of the schedule that is not in the wheel; `nil` when there is none.

@@ -112,6 +112,13 @@ struct QueueState {
         }
     }
 
+    /// Forgets the keys of messages that were taken out of line by hand, since nobody may ever come to pass over them.
+    mutating func clearLineIfEmpty() {
+        guard self.readyInMemory == 0 else { return }
+        self.head = Heap()
+        self.tail = []
+    }
+
     /// A message that is ready stands in the middle now, at this place.
     mutating func lowerScan(to key: OrderKey) {
         self.scanFrom = min(self.scanFrom, key)
