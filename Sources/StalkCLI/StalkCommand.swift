@@ -23,9 +23,10 @@ struct StalkCommand: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
-            RedriveCommand.self, PauseCommand.self, ResumeCommand.self, ServeCommand.self, TopCommand.self,
-            VerifyCommand.self, RepairCommand.self, BackupCommand.self, CompactCommand.self, DoctorCommand.self,
-            BenchCommand.self, TortureCommand.self,
+            KickCommand.self, RedriveCommand.self, MoveCommand.self, DeleteCommand.self, PurgeCommand.self,
+            PauseCommand.self, ResumeCommand.self, ServeCommand.self, TopCommand.self, VerifyCommand.self,
+            RepairCommand.self, BackupCommand.self, CompactCommand.self, DoctorCommand.self, BenchCommand.self,
+            TortureCommand.self,
             // Children of other commands; not for people.
             TortureLoadCommand.self, TortureCheckCommand.self, VerifyReaderCommand.self,
         ]

@@ -89,6 +89,9 @@ struct CommandLineTests {
             ["work", "q", "-j", "0", "--", "true"], ["work", "q", "--timeout", "0s", "--", "true"],
             ["work", "q", "--max-attempts", "0", "--", "true"], ["peek", "q", "--state", "lost"],
             ["peek", "q", "--max", "0"], ["redrive", "q", "--max", "0"], ["show"], ["nonsense"], ["verify", "q"],
+            ["kick"], ["kick", "q", "--id", "1"], ["kick", "--id", "1", "--max", "2"], ["kick", "q", "--max", "0"],
+            ["move"], ["move", "1"], ["move", "--to", "q"], ["delete"], ["purge"], ["purge", "q", "--max", "0"],
+            ["purge", "q", "--state", "leased"],
         ]
     )
     func wrongUsage(arguments: [String]) {

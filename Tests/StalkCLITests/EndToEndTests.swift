@@ -139,7 +139,8 @@ struct EndToEndTests {
             _ = try await Tool.run("put", "q", store: store)
             for arguments in [
                 ["get", "p"], ["peek", "p"], ["stats", "p"], ["redrive", "p"], ["work", "p", "--", "true"],
-                ["show", "no-such-id"],
+                ["show", "no-such-id"], ["kick", "p"], ["purge", "p"], ["kick", "--id", "no-such-id"],
+                ["move", "no-such-id", "--to", "q"], ["delete", "no-such-id"],
             ] {
                 let outcome = try await Tool.run(arguments, store: store)
                 #expect(outcome.status == .exited(3), "\(arguments): \(outcome.errors)")

@@ -25,7 +25,8 @@ struct UsageTests {
     func helpIsWhole() async throws {
         let text = try await Tool.run("--help").text
         for command in [
-            "put", "get", "work", "stats", "peek", "show", "redrive", "verify", "repair", "backup", "compact", "bench",
+            "put", "get", "work", "stats", "peek", "show", "kick", "redrive", "move", "delete", "purge", "verify",
+            "repair", "backup", "compact", "bench",
         ] {
             #expect(text.contains("\n  \(command) "))
         }
@@ -54,7 +55,8 @@ struct UsageTests {
     @Test("A remote queue is refused where a command works in the store alone")
     func remoteQueue() async throws {
         for arguments in [
-            ["stats", "https://h/q"], ["peek", "sqs://q"], ["redrive", "sqs://q"],
+            ["stats", "https://h/q"], ["peek", "sqs://q"], ["redrive", "sqs://q"], ["kick", "sqs://q"],
+            ["purge", "sqs://q"], ["move", "1", "--to", "sqs://q"],
             ["work", "q", "--error-queue", "sqs://q", "--", "true"],
         ] {
             let outcome = try await Tool.run(arguments)
@@ -95,6 +97,7 @@ struct UsageTests {
             let store = directory + "/store"
             for arguments in [
                 ["get", "q"], ["work", "q", "--", "true"], ["stats"], ["peek", "q"], ["show", "1-1"], ["redrive", "q"],
+                ["kick", "q"], ["kick", "--id", "1"], ["move", "1", "--to", "q"], ["delete", "1"], ["purge", "q"],
                 ["verify"], ["repair"], ["repair", "--apply"], ["backup", directory + "/copy"], ["compact"],
             ] {
                 let outcome = try await Tool.run(arguments, store: store)
