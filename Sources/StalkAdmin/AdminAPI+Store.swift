@@ -95,4 +95,33 @@ extension AdminAPI {
             isCut: isCut
         )
     }
+
+    // MARK: Changing messages
+
+    /// Where a message is to go: from the query, else from a JSON object in the body.
+    struct MoveOrder: Decodable {
+        var to: String?
+
+        init(_ body: [UInt8], _ query: [String: String]) throws(StalkError) {
+            if !body.isEmpty {
+                do {
+                    self = try JSONDecoder().decode(Self.self, from: Data(body))
+                } catch {
+                    throw StalkError(
+                        .invalidArgument,
+                        #"The body is not understood: send a JSON object such as {"to": "QUEUE"}."#
+                    )
+                }
+            }
+            self.to = query["to"] ?? self.to
+        }
+    }
+
+    func move(_ id: MessageID, _ order: MoveOrder) async throws -> AdminResponse {
+        guard let to = order.to else {
+            throw StalkError(.invalidArgument, #"Move it to which queue? Send {"to": "QUEUE"}, or ?to=QUEUE."#)
+        }
+        try await self.requireStore().move(id, to: QueueName(to))
+        return .json(["moved": 1])
+    }
 }

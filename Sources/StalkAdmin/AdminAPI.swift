@@ -40,6 +40,16 @@ package struct AdminAPI: Sendable {
                 return .json(["paused": false])
             case .redrive(let queue):
                 return .json(["redriven": try await self.requireStore().redrive(queue)])
+            case .kick(let queue, let max):
+                return .json(["kicked": try await self.requireStore().kick(queue, max: max)])
+            case .purge(let queue, let states):
+                return .json(["purged": try await self.requireStore().purge(queue, states: states)])
+            case .kickMessage(let id):
+                return .json(["kicked": try await self.requireStore().kick(id) ? 1 : 0])
+            case .moveMessage(let id): return try await self.move(id, MoveOrder(body, query))
+            case .deleteMessage(let id):
+                try await self.requireStore().delete(id)
+                return .json(["deleted": 1])
             }
         } catch {
             return .error(error)

@@ -50,6 +50,7 @@ extension StalkError {
         switch self.code {
         case .noSuchQueue, .noSuchMessage: 404
         case .invalidArgument, .invalidQueueName, .delayOutOfRange: 400
+        case .messageLeased: 409
         case .bodyTooLarge: 413
         case .unsupported: 501
         case .storageFull: 507

@@ -50,8 +50,10 @@ enum AdminPage {
         <select id="filter" aria-label="State">
         <option>ready</option><option>delayed</option><option>leased</option><option>dead</option>
         </select></h2>
+        <p id="moving" hidden><label>Move to <input id="target" list="names" size="20"></label>
+        <datalist id="names"></datalist></p>
         <table><thead><tr>
-        <th>Id</th><th>Attempts</th><th>Published</th><th>Due</th><th>Errors</th><th>Body</th>
+        <th>Id</th><th>Attempts</th><th>Published</th><th>Due</th><th>Errors</th><th>Body</th><th></th>
         </tr></thead><tbody></tbody></table>
         </section>
         </main>
@@ -84,7 +86,7 @@ enum AdminPage {
         const token = $("#token");
         token.value = sessionStorage.getItem("token") || "";
         token.addEventListener("change", () => { sessionStorage.setItem("token", token.value); refresh(); });
-        let before = null, chosen = null, failure = "";
+        let before = null, chosen = null, failure = "", armed = null;
 
         async function ask(path, method = "GET", body = undefined) {
           const headers = {};
@@ -105,10 +107,20 @@ enum AdminPage {
           made.textContent = text;
           if (className) made.className = className;
           made.addEventListener("click", async () => {
-            try { failure = ""; await action(); } catch (error) { failure = error.message; }
+            const wasArmed = armed;
+            armed = null;
+            try { failure = ""; await action(wasArmed); } catch (error) { failure = error.message; }
             await refresh();
           });
           return made;
+        }
+        // For what can't be undone: the first press only asks.
+        function sureButton(text, key, action) {
+          return button(armed === key ? "Really " + text.toLowerCase() + "?" : text, async (wasArmed) => {
+            if (wasArmed === key) return action();
+            armed = key;
+            setTimeout(() => { if (armed === key) armed = null; }, 5000);
+          }, armed === key ? "bad" : "");
         }
         function size(bytes) {
           for (const unit of ["B", "KiB", "MiB", "GiB"]) {
@@ -148,9 +160,17 @@ enum AdminPage {
               last.append(button(queue.paused ? "Resume" : "Pause",
                 () => ask(path + (queue.paused ? "/resume" : "/pause"), "POST")));
               if (queue.dead) last.append(button("Redrive", () => ask(path + "/redrive", "POST")));
+              if (queue.delayed) last.append(button("Kick", () => ask(path + "/kick", "POST")));
+              if (queue.ready + queue.delayed + queue.dead)
+                last.append(sureButton("Purge", path, () => ask(path + "/purge", "POST")));
             }
           }
           $("#queues tbody").replaceWith(body);
+          $("#names").replaceChildren(...value.queues.map((queue) => {
+            const option = document.createElement("option");
+            option.value = queue.name;
+            return option;
+          }));
           before = { at: now, queues: value.queues };
         }
         function showCollectors(value) {
@@ -174,8 +194,22 @@ enum AdminPage {
           }
           $("#collectors tbody").replaceWith(body);
         }
+        function messageButtons(message) {
+          const path = "/api/messages/" + message.id;
+          const made = [];
+          if (message.state === "delayed") made.push(button("Retry", () => ask(path + "/kick", "POST")));
+          else if (message.state === "dead" || message.diedIn)
+            made.push(button("Redrive", () => ask(path + "/kick", "POST")));
+          made.push(button("Move", () => {
+            if (!$("#target").value) throw new Error("Name the queue to move it to.");
+            return ask(path + "/move", "POST", { to: $("#target").value });
+          }));
+          made.push(sureButton("Delete", path, () => ask(path + "/delete", "POST")));
+          return made;
+        }
         async function showMessages() {
           $("#messages").hidden = chosen == null;
+          $("#moving").hidden = !token.value;
           if (chosen == null) return;
           $("#chosen").textContent = chosen;
           const path = "/api/queues/" + encodeURIComponent(chosen) + "/messages?max=50&state=" + $("#filter").value;
@@ -192,6 +226,8 @@ enum AdminPage {
             text.textContent = (message.body ?? "base64: " + message.bodyBase64) +
               (message.isCut ? "\n… of " + size(message.size) : "");
             cell(row, text);
+            const last = cell(row, "");
+            if (token.value && message.state !== "leased") last.append(...messageButtons(message));
           }
           $("#messages tbody").replaceWith(body);
         }

@@ -9,6 +9,11 @@ enum AdminRoute: Hashable, Sendable {
     case pause(QueueName)
     case resume(QueueName)
     case redrive(QueueName)
+    case kick(QueueName, max: Int?)
+    case purge(QueueName, Set<MessageState>)
+    case kickMessage(MessageID)
+    case moveMessage(MessageID)
+    case deleteMessage(MessageID)
 
     /// What one needs to be allowed.
     enum Right: Comparable, Sendable {
@@ -26,7 +31,7 @@ enum AdminRoute: Hashable, Sendable {
         case .page, .live, .ready: .open
         case .health, .metrics, .queues, .messages: .look
         case .sleep, .wake, .scale: .control
-        case .pause, .resume, .redrive: .change
+        case .pause, .resume, .redrive, .kick, .purge, .kickMessage, .moveMessage, .deleteMessage: .change
         }
     }
 
@@ -73,18 +78,52 @@ enum AdminRoute: Hashable, Sendable {
             }
         case 2 where parts == ["api", "queues"]: return ("GET", .queues)
         case 4 where parts[0] == "api" && parts[1] == "queues":
-            let name = try QueueName(parts[2])
+            return try Self.route(of: QueueName(parts[2]), parts[3], query)
+        case 4 where parts[0] == "api" && parts[1] == "messages":
+            let id = MessageID(parts[2])
             switch parts[3] {
-            case "messages":
-                let (state, max) = try Self.page(query)
-                return ("GET", .messages(name, state, max: max))
-            case "pause": return ("POST", .pause(name))
-            case "resume": return ("POST", .resume(name))
-            case "redrive": return ("POST", .redrive(name))
+            case "kick": return ("POST", .kickMessage(id))
+            case "move": return ("POST", .moveMessage(id))
+            case "delete": return ("POST", .deleteMessage(id))
             default: return nil
             }
         default: return nil
         }
+    }
+
+    private static func route(
+        of queue: QueueName,
+        _ word: String,
+        _ query: [String: String]
+    ) throws(StalkError) -> (method: String, AdminRoute)? {
+        switch word {
+        case "messages":
+            let (state, max) = try Self.page(query)
+            return ("GET", .messages(queue, state, max: max))
+        case "pause": return ("POST", .pause(queue))
+        case "resume": return ("POST", .resume(queue))
+        case "redrive": return ("POST", .redrive(queue))
+        case "kick": return try ("POST", .kick(queue, max: Self.most(query)))
+        case "purge": return try ("POST", .purge(queue, Self.purged(query)))
+        default: return nil
+        }
+    }
+
+    private static func most(_ query: [String: String]) throws(StalkError) -> Int? {
+        guard let text = query["max"] else { return nil }
+        guard let max = Int(text), max > 0 else {
+            throw StalkError(.invalidArgument, "Give max as a whole number, at least 1.")
+        }
+        return max
+    }
+
+    private static func purged(_ query: [String: String]) throws(StalkError) -> Set<MessageState> {
+        let all: Set<MessageState> = [.ready, .delayed, .dead]
+        guard let text = query["state"] else { return all }
+        guard let state = MessageState(rawValue: text), all.contains(state) else {
+            throw StalkError(.invalidArgument, "Can't purge what is \(quoted(text)): give ready, delayed or dead.")
+        }
+        return [state]
     }
 
     private static func page(_ query: [String: String]) throws(StalkError) -> (MessageState, Int) {

@@ -30,7 +30,9 @@ import Testing
         ("GET", "/live", 200), ("GET", "/ready", 200), ("GET", "/", 200), ("GET", "/health", 200),
         ("GET", "/metrics", 200), ("GET", "/api/queues", 200), ("POST", "/sleep", 200), ("POST", "/scale", 200),
         ("GET", "/api/queues/q/messages", 200), ("POST", "/api/queues/q/pause", 403),
-        ("POST", "/api/queues/q/redrive", 403), ("HEAD", "/health", 200),
+        ("POST", "/api/queues/q/redrive", 403), ("HEAD", "/health", 200), ("POST", "/api/queues/q/kick", 403),
+        ("POST", "/api/queues/q/purge", 403), ("POST", "/api/messages/1/kick", 403),
+        ("POST", "/api/messages/1/move", 403), ("POST", "/api/messages/1/delete", 403),
     ])
     func loopbackWithoutToken(method: String, path: String, status: Int) throws {
         #expect(try Self.status(Self.request(method, path), token: nil) == status)
@@ -41,7 +43,9 @@ import Testing
     @Test(arguments: [
         ("GET", "/live", 200), ("GET", "/ready", 200), ("GET", "/", 200), ("GET", "/health", 401),
         ("GET", "/metrics", 401), ("GET", "/api/queues", 401), ("POST", "/sleep", 401),
-        ("POST", "/api/queues/q/pause", 401),
+        ("POST", "/api/queues/q/pause", 401), ("POST", "/api/queues/q/kick", 401),
+        ("POST", "/api/queues/q/purge", 401), ("POST", "/api/messages/1/kick", 401),
+        ("POST", "/api/messages/1/move", 401), ("POST", "/api/messages/1/delete", 401),
     ])
     func withToken(method: String, path: String, status: Int) throws {
         #expect(try Self.status(Self.request(method, path), token: Self.token) == status)
@@ -76,6 +80,8 @@ import Testing
         ("GET", "/nothing", 404), ("GET", "/api", 404), ("GET", "/api/queues/q", 404), ("GET", "/sleep", 405),
         ("POST", "/health", 405), ("DELETE", "/", 405), ("GET", "/api/queues/a%20b/messages", 400),
         ("GET", "/api/queues/../messages", 400), ("POST", "/api/queues/q/delete", 404),
+        ("GET", "/api/queues/q/purge", 405), ("GET", "/api/messages/1/delete", 405), ("POST", "/api/messages/1/x", 404),
+        ("POST", "/api/messages/1", 404),
     ])
     func badPaths(method: String, path: String, status: Int) throws {
         #expect(try Self.status(Self.request(method, path), token: nil) == status)
@@ -86,6 +92,14 @@ import Testing
             var request = Self.request("GET", "/api/queues/q/messages")
             request.query = query
             #expect(try Self.status(request, token: nil) == 400, "\(query)")
+        }
+        for (path, query) in [
+            ("purge", ["state": "leased"]), ("purge", ["state": "gone"]), ("kick", ["max": "0"]),
+            ("kick", ["max": "x"]),
+        ] {
+            var request = Self.request("POST", "/api/queues/q/\(path)")
+            request.query = query
+            #expect(try Self.status(request, token: nil) == 400, "\(path) \(query)")
         }
         var request = Self.request("GET", "/api/queues/q/messages")
         request.query = ["state": "dead", "max": "200"]

@@ -160,6 +160,57 @@ struct PageTests {
         }
     }
 
+    @Test func tokenChangesMessages() async throws {
+        let handler: @Sendable (Delivery) async throws -> Void = { delivery in
+            if delivery.text == "bad", delivery.attempt == 1 { throw DeadLetter("it is bad") }
+        }
+        try await withPipeline(token: Self.token, handler: handler) { pipeline in
+            let mail = try pipeline.store.queue("mail")
+            let later = Duration.seconds(3600)
+            try await mail.publish(["retried", "moved", "deleted"].map { Message($0, delay: later) })
+            try await pipeline.store.queue("old").publish([Message("a"), Message("b", delay: later)])
+            try await pipeline.store.queue("waiting").publish(Message("c", delay: later))
+            try await pipeline.store.pause(pipeline.local.queue)
+            let steps = try await Self.browse(
+                pipeline.address,
+                """
+                enter("#token", "\(Self.token)");
+                await until("the queue", () => row("mail") && row("mail").cells[2].textContent === "3");
+                press(row("mail"), "mail");
+                const message = (text) => [...document.querySelectorAll("#messages tbody tr")].find((one) =>
+                  one.cells[5].textContent === text);
+                enter("#filter", "delayed");
+                await until("the delayed", () => message("deleted"));
+                press(message("retried"), "Retry");
+                await until("it is ready", () => row("mail").cells[1].textContent === "1");
+                press(message("moved"), "Move");
+                await until("asking where to", () => document.querySelector("#state").textContent.includes("Name the queue"));
+                enter("#target", "work");
+                press(message("moved"), "Move");
+                await until("it is there", () => row("work").cells[1].textContent === "1");
+                press(message("deleted"), "Delete");
+                await until("asking", () => message("deleted").textContent.includes("Really delete?"));
+                press(message("deleted"), "Really delete?");
+                await until("it is gone", () => row("mail").cells[2].textContent === "0");
+                press(row("waiting"), "Kick");
+                await until("kicked", () => row("waiting").cells[1].textContent === "1");
+                press(row("old"), "Purge");
+                await until("asking", () => row("old").textContent.includes("Really purge?"));
+                press(row("old"), "Really purge?");
+                await until("purged", () => row("old").cells[1].textContent === "0");
+                return [...row("old").cells].slice(0, 5).map((one) => one.textContent);
+                """
+            )
+            #expect(steps == #"["old", "0", "0", "0", "0"]"#)
+            let moved = try await pipeline.store.peek(pipeline.local.queue)
+            #expect(moved.map { String(decoding: $0.body, as: UTF8.self) } == ["moved"])
+            let left = try await pipeline.store.peek(mail.queue)
+            #expect(left.map { String(decoding: $0.body, as: UTF8.self) } == ["retried"])
+            try await pipeline.store.resume(pipeline.local.queue)
+            try await pipeline.local.drained()
+        }
+    }
+
     @Test func textOfMessagesIsNoMarkup() async throws {
         try await withPipeline { pipeline in
             try await pipeline.store.queue("mail").publish(
@@ -171,7 +222,7 @@ struct PageTests {
                 await until("the queue", () => row("mail"));
                 press(row("mail"), "mail");
                 const cell = await until("the body", () =>
-                  document.querySelector("#messages tbody tr td:last-child"));
+                  document.querySelector("#messages tbody tr td:nth-child(6)"));
                 await new Promise((done) => setTimeout(done, 300));
                 return [document.title, cell.querySelectorAll("img, b").length, cell.textContent,
                   row("mail").querySelectorAll("button").length];

@@ -178,6 +178,37 @@ import Testing
         }
     }
 
+    @Test func messagesAreKickedMovedAndDeleted() async throws {
+        try await withPipeline(token: Self.token) { pipeline in
+            let mail = try pipeline.store.queue("mail")
+            func send(_ path: String, _ body: String = "") async throws -> (status: Int, json: [String: Int]) {
+                let answer = try await pipeline.post(path, body, token: Self.token)
+                return (answer.status, answer.json.compactMapValues { $0 as? Int })
+            }
+            let texts = ["kicked", "moved", "deleted", "rest", "more"]
+            let messages = texts.map { Message($0, delay: .seconds(3600)) }
+            let ids = try await mail.publish(messages).map { try $0.get().rawValue }
+            #expect(try await send("/api/messages/\(ids[0])/kick") == (200, ["kicked": 1]))
+            #expect(try await send("/api/messages/\(ids[0])/kick") == (200, ["kicked": 0]))
+            #expect(try await send("/api/messages/\(ids[1])/move", #"{"to": "other"}"#) == (200, ["moved": 1]))
+            #expect(try await send("/api/messages/\(ids[2])/delete") == (200, ["deleted": 1]))
+            #expect(try await send("/api/queues/mail/kick?max=1") == (200, ["kicked": 1]))
+            try await mail.wake()
+            let held = try #require(try await mail.take(TakeRequest()).first)
+            for (path, body, status) in [
+                ("/api/messages/\(ids[2])/kick", "", 404), ("/api/messages/x/delete", "", 404),
+                ("/api/messages/\(held.id)/delete", "", 409), ("/api/messages/\(ids[4])/move", "", 400),
+                ("/api/messages/\(ids[4])/move", "{", 400), ("/api/messages/\(ids[4])/move", #"{"to": "a b"}"#, 400),
+                ("/api/queues/nobody/purge", "", 404), ("/api/queues/nobody/kick", "", 404),
+            ] { #expect(try await send(path, body).status == status, "\(path) \(body)") }
+            #expect(try await send("/api/queues/mail/purge?state=delayed") == (200, ["purged": 1]))
+            #expect(try await send("/api/queues/mail/purge") == (200, ["purged": 1]))
+            try await mail.acknowledge(held)
+            let left = try await pipeline.store.stats().queues.filter { $0.name != pipeline.local.queue }
+            #expect(left.map { [$0.ready, $0.delayed, $0.leased, $0.dead] } == [[0, 0, 0, 0], [1, 0, 0, 0]])
+        }
+    }
+
     // MARK: Listening
 
     @Test func takenPortIsATypedErrorAndStopsNobody() async throws {
