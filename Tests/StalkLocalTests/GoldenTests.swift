@@ -53,6 +53,22 @@ import Testing
         #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
     }
 
+    @Test func changesByHandAreInTheLog() async throws {
+        let temporary = try Self.unpack("changed")
+        defer { temporary.remove() }
+        #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
+        let store = try await temporary.open()
+        // A move in its own queue, a new queue, a move to that, and a delete.
+        #expect(store.recovery.replayedRecords == 4)
+        let work = try await store.peek(QueueName("work"), max: 100)
+        #expect(work.map { String(decoding: $0.body, as: UTF8.self) } == ["stays", "kicked"])
+        let other = try await store.peek(QueueName("other"), max: 100)
+        #expect(other.map { String(decoding: $0.body, as: UTF8.self) } == ["moved"])
+        #expect(try await store.stats().queues.map { [$0.ready, $0.delayed, $0.dead] } == [[1, 0, 0], [2, 0, 0]])
+        try await store.close()
+        #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
+    }
+
     @Test(arguments: ["settled", "killed"])
     func newerFormatIsNotTouched(name: String) async throws {
         let temporary = try Self.unpack(name)
