@@ -7,7 +7,7 @@ internal import StalkWorker
 /// Metrics as text, one family after the other.
 struct PrometheusText {
     enum Kind: String {
-        case counter, gauge, histogram, summary
+        case counter, gauge, histogram
     }
 
     typealias Labels = [(name: String, value: String)]
@@ -41,6 +41,19 @@ struct PrometheusText {
         self.sample("\(name)_bucket", labels + [("le", "+Inf")], histogram.count)
         self.sample("\(name)_sum", labels, histogram.sum)
         self.sample("\(name)_count", labels, histogram.count)
+    }
+
+    /// - Parameter scale: What one of the histogram's figures is, in the unit of the metric.
+    mutating func histogram(_ name: String, _ histogram: StoreHistogram, scale: Double = 1) {
+        func figure(_ value: Int) -> String { scale == 1 ? "\(value)" : "\(Double(value) * scale)" }
+        var total = 0
+        for (count, bound) in zip(histogram.counts, histogram.bounds) {
+            total += count
+            self.sample("\(name)_bucket", [("le", figure(bound))], total)
+        }
+        self.sample("\(name)_bucket", [("le", "+Inf")], histogram.count)
+        self.sample("\(name)_sum", [], figure(histogram.sum))
+        self.sample("\(name)_count", [], histogram.count)
     }
 
     private static func escaped(_ value: String) -> String {
@@ -134,10 +147,6 @@ extension AdminAPI {
             ("stalk_store_checkpoint_lag_bytes", .gauge, "Log that LMDB lacks.", stats.checkpointLag),
             ("stalk_store_set_aside", .gauge, "Damaged values that were passed over.", stats.setAside),
             ("stalk_group_commits_total", .counter, "Group commits in the store's life.", activity.frames),
-            (
-                "stalk_group_commit_calls_total", .counter, "Calls that shared the group commits since the opening.",
-                activity.committedCalls
-            ),
             ("stalk_lmdb_commits_total", .counter, "LMDB commits in the store's life.", activity.lmdbCommits),
             ("stalk_log_written_bytes_total", .counter, "Bytes written to the log.", activity.logBytesWritten),
         ]
@@ -145,9 +154,10 @@ extension AdminAPI {
             text.family(name, kind, help)
             text.sample(name, [], value)
         }
-        text.family("stalk_fsync_seconds", .summary, "How long syncs of the log took.")
-        text.sample("stalk_fsync_seconds_sum", [], activity.logSyncTime)
-        text.sample("stalk_fsync_seconds_count", [], activity.logSyncs)
+        text.family("stalk_group_commit_size", .histogram, "How many calls share a group commit.")
+        text.histogram("stalk_group_commit_size", activity.commitCalls)
+        text.family("stalk_fsync_seconds", .histogram, "How long syncs of the log took.")
+        text.histogram("stalk_fsync_seconds", activity.logSyncs, scale: 1e-6)
         text.family("stalk_schedule_lag_seconds", .gauge, "How late the schedule is.")
         text.sample("stalk_schedule_lag_seconds", [], stats.scheduleLag)
     }

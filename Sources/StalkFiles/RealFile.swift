@@ -61,11 +61,10 @@ final class RealFile: StorageFile {
     }
 
     func sync() throws(StalkError) {
-        let start = monotonicNanoseconds()
         guard retryingInterrupts({ CStalkSystem_fdatasync(self.descriptor.number) }) == 0 else {
             throw self.failed("fdatasync")
         }
-        self.counters.noteDataSync(nanoseconds: monotonicNanoseconds() - start)
+        self.counters.noteSync()
     }
 
     func fillWithZeros(_ size: Int) throws(StalkError) {
@@ -90,11 +89,4 @@ final class RealFile: StorageFile {
     private func failed(_ call: String) -> StalkError {
         StalkError(systemCall: call, path: self.path, errno: errno)
     }
-}
-
-/// The time of a clock that never goes back; only differences mean anything.
-private func monotonicNanoseconds() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
 }

@@ -105,12 +105,10 @@ public struct StoreActivity: Hashable, Sendable {
     public var syncs: Int
     /// Bytes written to the log since the store was opened, prepared segments included.
     public var logBytesWritten: Int
-    /// Calls that waited for the group commits since the store was opened: divided by those, how many one serves.
-    public var committedCalls: Int
-    /// Syncs of the log and the store's other files since the store was opened.
-    public var logSyncs: Int
-    /// How long those took together.
-    public var logSyncTime: Duration
+    /// How many calls waited for each group commit since the store was opened.
+    public var commitCalls: StoreHistogram
+    /// How long the syncs of the log took since the store was opened, in microseconds.
+    public var logSyncs: StoreHistogram
 
     /// States what a store asked of the disk; stores do this.
     public init(
@@ -118,17 +116,15 @@ public struct StoreActivity: Hashable, Sendable {
         lmdbCommits: Int,
         syncs: Int,
         logBytesWritten: Int,
-        committedCalls: Int = 0,
-        logSyncs: Int = 0,
-        logSyncTime: Duration = .zero
+        commitCalls: StoreHistogram = StoreHistogram(bounds: []),
+        logSyncs: StoreHistogram = StoreHistogram(bounds: [])
     ) {
         self.frames = frames
         self.lmdbCommits = lmdbCommits
         self.syncs = syncs
         self.logBytesWritten = logBytesWritten
-        self.committedCalls = committedCalls
+        self.commitCalls = commitCalls
         self.logSyncs = logSyncs
-        self.logSyncTime = logSyncTime
     }
 }
 

@@ -43,7 +43,9 @@ import Testing
                 #expect(lines.contains(line), "\(line)")
             }
             for name in [
-                "stalk_group_commits_total", "stalk_group_commit_calls_total", "stalk_fsync_seconds_count",
+                "stalk_group_commits_total", #"stalk_group_commit_size_bucket{le="8"} "#, "stalk_group_commit_size_sum",
+                "stalk_fsync_seconds_count", #"stalk_fsync_seconds_bucket{le="0.005"} "#,
+                #"stalk_fsync_seconds_bucket{le="+Inf"} "#,
                 "stalk_schedule_lag_seconds", "stalk_queue_oldest_age_seconds",
             ] {
                 #expect(metrics.text.contains("\n\(name)"), "\(name)")

@@ -51,7 +51,9 @@ import Testing
     /// What the log's thread does, on a disk that never fails.
     private static func commit(_ engine: inout Engine) {
         while case (.write(let frame)?, _) = engine.nextLogJob(now: Self.now, reusing: []) {
-            for reply in engine.complete(frame, now: Self.now).replies { reply() }
+            for reply in engine.complete(frame, syncTime: frame.needsSync ? 100 : nil, now: Self.now).replies {
+                reply()
+            }
         }
     }
 

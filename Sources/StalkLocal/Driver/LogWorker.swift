@@ -2,7 +2,6 @@
 
 internal import StalkCore
 internal import StalkLog
-internal import Synchronization
 
 /// Writes the log.
 struct LogWorker: StoreWorker {
@@ -35,6 +34,7 @@ struct LogWorker: StoreWorker {
 
     private mutating func write(_ frame: consuming StagedFrame) {
         var bytes = frame.bytes.take()
+        var syncTime: Int?
         do throws(StalkError) {
             try self.writer.append(
                 &bytes,
@@ -42,25 +42,34 @@ struct LogWorker: StoreWorker {
                 storeTime: frame.storeTime,
                 rollingTo: frame.nextSegment
             )
-            if frame.needsSync { try self.writer.sync() }
+            if frame.needsSync { syncTime = try self.timedSync() }
         } catch {
             let failed = frame
             self.core.step { engine, _ in engine.fail(error, includingCallersOf: failed) }
             return
         }
         let written = frame
-        self.core.committedCalls.wrappingAdd(written.waiters.count, ordering: .relaxed)
-        self.core.step { engine, now in engine.complete(written, now: now) }
+        let time = syncTime
+        self.core.step { engine, now in engine.complete(written, syncTime: time, now: now) }
         // A frame of unusual size is not worth keeping.
         if bytes.capacity <= 8 << 20 { self.memory = bytes }
     }
 
     private mutating func sync() {
         do throws(StalkError) {
-            try self.writer.sync()
-            self.core.step { engine, _ in engine.completeSync() }
+            let time = try self.timedSync()
+            self.core.step { engine, _ in engine.completeSync(syncTime: time) }
         } catch {
             self.core.step { engine, _ in engine.fail(error) }
         }
+    }
+
+    /// Syncs the log.
+    ///
+    /// - Returns: How long that took, in microseconds.
+    private mutating func timedSync() throws(StalkError) -> Int {
+        let start = self.core.now
+        try self.writer.sync()
+        return Int((self.core.now.nanoseconds - start.nanoseconds) / 1000)
     }
 }

@@ -17,9 +17,6 @@ final class StoreCore: Sendable {
     /// The store's clock less the time since boot, in nanoseconds.
     let clockOffset: Int64
 
-    /// How many calls waited for the group commits that were written.
-    let committedCalls = Atomic<Int>(0)
-
     let wake: @Sendable (StoreRole) -> Void
     private let engine: Locked<Engine>
     private let stopping = Atomic<Bool>(false)

@@ -137,7 +137,7 @@ struct StoreInspector: Sendable {
                     checkpointLag: engine.bytesSinceCheckpoint,
                     owner: owner,
                     setAside: engine.setAside.count,
-                    activity: self.activity(frames: engine.writtenThrough),
+                    activity: self.activity(of: engine),
                     scheduleLag: .milliseconds(max(0, now.milliseconds - engine.nextScheduled(now: now)))
                 )
             }
@@ -151,35 +151,52 @@ struct StoreInspector: Sendable {
         }
     }
 
-    private func activity(frames: UInt64) -> StoreActivity {
+    private func activity(of engine: Engine) -> StoreActivity {
         let disk = self.core.directory.activity
         return StoreActivity(
-            frames: Int(frames),
+            frames: Int(engine.writtenThrough),
             lmdbCommits: Int(self.core.tables.index.commitCount),
             syncs: disk.syncs,
             logBytesWritten: disk.bytesWritten,
-            committedCalls: self.core.committedCalls.load(ordering: .relaxed),
-            logSyncs: disk.dataSyncs,
-            logSyncTime: disk.dataSyncTime
+            commitCalls: engine.commitCalls,
+            logSyncs: engine.logSyncs
         )
     }
 
     /// The message that is first in line in each queue that has a ready one.
     private func firstReady() throws(StalkError) -> [QueueName: OrderKey] {
         try self.consistently { engine in
-            let middles = engine.queues.numbers.filter { engine.queues[$0].readyInMiddle > 0 }
-            let overlays = middles.map { (number: $0, from: engine.queues[$0].scanFrom, engine.overlay(of: $0)) }
-            return (engine.firstReadyInMemory(), overlays, engine.queues.numbers.map { engine.queues[$0].name })
-        } read: { inMemory, overlays, names throws(StalkError) in
-            var first = inMemory
-            for (number, from, overlay) in overlays {
-                try self.core.tables.forEachPlace(of: number, isDead: false, from: from) { key, _ in
-                    if overlay[key.sequence] != nil { return true }
-                    first[number] = min(first[number] ?? key, key)
-                    return false
-                }
+            engine.queues.numbers.map { number in
+                let first = engine.firstInLine(number)
+                let queue = engine.queues[number]
+                return (queue.number, queue.name, first, middle: queue.readyInMiddle > 0 ? queue.scanFrom : nil)
             }
-            return Dictionary(uniqueKeysWithValues: first.map { (names[Int($0.key) - 1], $0.value) })
+        } read: { queues throws(StalkError) in
+            var found: [QueueName: OrderKey] = [:]
+            for (number, name, first, middle) in queues {
+                var first = first
+                if let middle, let settled = try self.firstSettled(of: number, from: middle) {
+                    first = min(first ?? settled, settled)
+                }
+                found[name] = first
+            }
+            return found
+        }
+    }
+
+    /// The first message that only LMDB knows.
+    private func firstSettled(of number: UInt32, from start: OrderKey) throws(StalkError) -> OrderKey? {
+        var start = start
+        while true {
+            var keys: [OrderKey] = []
+            try self.core.tables.forEachPlace(of: number, isDead: false, from: start) { key, _ in
+                keys.append(key)
+                return keys.count < 64
+            }
+            let run = keys
+            if let key = self.core.look({ engine in run.first { engine.entries[$0.sequence] == nil } }) { return key }
+            guard run.count == 64, let last = run.last else { return nil }
+            start = last.successor
         }
     }
 

@@ -156,13 +156,4 @@ extension Engine {
             isPaused: queue.isPaused
         )
     }
-
-    /// The first ready message in memory of each queue.
-    func firstReadyInMemory() -> [UInt32: OrderKey] {
-        var first: [UInt32: OrderKey] = [:]
-        for entry in self.entries.values where entry.status == .ready {
-            first[entry.queue] = min(first[entry.queue] ?? entry.key, entry.key)
-        }
-        return first
-    }
 }

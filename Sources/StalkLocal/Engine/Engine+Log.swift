@@ -81,24 +81,30 @@ extension Engine {
     }
 
     /// A frame was written, and synced if it asked for that: its messages become visible, its callers go on.
-    mutating func complete(_ frame: StagedFrame, now: Moment) -> Actions {
+    ///
+    /// - Parameter syncTime: How long the sync took, in microseconds.
+    mutating func complete(_ frame: StagedFrame, syncTime: Int?, now: Moment) -> Actions {
         var actions = Actions()
         precondition(frame.sequence == self.writtenThrough + 1, "frames are written in order, without gaps")
         self.writtenThrough = frame.sequence
-        if frame.needsSync { self.noteSynced(through: frame.sequence, &actions) }
+        self.commitCalls.record(frame.waiters.count)
+        if let syncTime { self.noteSynced(through: frame.sequence, syncTime, &actions) }
         self.activate(frame.published, now: now, &actions)
         for waiter in frame.waiters { actions.replies.append { waiter.reply(.success(())) } }
         return actions
     }
 
     /// Everything written so far survives a power cut.
-    mutating func completeSync() -> Actions {
+    ///
+    /// - Parameter syncTime: How long the sync took, in microseconds.
+    mutating func completeSync(syncTime: Int) -> Actions {
         var actions = Actions()
-        self.noteSynced(through: self.writtenThrough, &actions)
+        self.noteSynced(through: self.writtenThrough, syncTime, &actions)
         return actions
     }
 
-    private mutating func noteSynced(through frame: UInt64, _ actions: inout Actions) {
+    private mutating func noteSynced(through frame: UInt64, _ syncTime: Int, _ actions: inout Actions) {
+        self.logSyncs.record(syncTime)
         precondition((self.syncedThrough...self.writtenThrough).contains(frame), "only what was written is synced")
         self.syncedThrough = frame
         guard !self.syncWaiters.isEmpty else { return }

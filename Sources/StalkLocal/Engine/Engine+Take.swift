@@ -113,14 +113,7 @@ extension Engine {
     /// Takes the messages that are first in line out of line, leased, their leases still to be dated.
     private mutating func takeReady(_ number: UInt32, upTo limit: Int) -> [UInt64] {
         var taken: [UInt64] = []
-        while taken.count < limit, let key = self.queues[number].first {
-            // A key whose message has moved on meanwhile is passed over.
-            guard let entry = self.entries[key.sequence], entry.status == .ready, entry.key == key,
-                entry.queue == number
-            else {
-                self.queues[number].removeFirst()
-                continue
-            }
+        while taken.count < limit, let key = self.firstInLine(number) {
             if self.queues[number].readyInMiddle > 0, key >= self.queues[number].scanFrom { break }
             self.queues[number].removeFirst()
             // Leased at once: a key may stand in line twice, when its message was forgotten and loaded again.
@@ -128,6 +121,17 @@ extension Engine {
             taken.append(key.sequence)
         }
         return taken
+    }
+
+    /// The message of memory that is first in line; keys whose message has moved on meanwhile are passed over.
+    mutating func firstInLine(_ number: UInt32) -> OrderKey? {
+        while let key = self.queues[number].first {
+            if let entry = self.entries[key.sequence], entry.status == .ready, entry.key == key, entry.queue == number {
+                return key
+            }
+            self.queues[number].removeFirst()
+        }
+        return nil
     }
 
     /// Leases messages to a taker, who gets them once their attempts are safe.

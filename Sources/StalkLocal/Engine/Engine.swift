@@ -52,6 +52,10 @@ struct Engine {
     var writtenThrough: UInt64
     var syncedThrough: UInt64
     var room: LogRoom
+    /// How many calls waited for each frame that was written.
+    var commitCalls = StoreHistogram.commitCalls
+    /// How long the syncs of the log took, in microseconds.
+    var logSyncs = StoreHistogram.syncMicroseconds
     /// The segment that sealed frames go into.
     var activeSegment: Segment?
     /// Segments that are full, with the last frame in each.
