@@ -270,19 +270,4 @@ import Testing
             }
         }
     }
-
-    @Test func clientReadsTheOverview() async throws {
-        try await withPipeline(token: Self.token) { pipeline in
-            let overview = try await AdminClient(address: pipeline.address, token: Self.token).overview()
-            #expect(overview.collectors.map(\.id) == ["one", "two"])
-            #expect(overview.store?.path == pipeline.store.path)
-            let error = await #expect(throws: StalkError.self) {
-                try await AdminClient(address: pipeline.address, token: nil).overview()
-            }
-            #expect(error?.code == .permissionDenied)
-        }
-        let nobody = AdminClient(address: AdminAddress(port: 1), token: nil)
-        let error = await #expect(throws: StalkError.self) { try await nobody.overview() }
-        #expect(error?.code == .unavailable)
-    }
 }
