@@ -11,7 +11,7 @@ public struct StalkError: Error, Sendable {
             case noSuchQueue, noSuchMessage, messageLeased, staleReceipt, foreignReceipt
             case storageFull, storageFailed, storeBusy, storeDamaged, newerFormat, notAStore, noSuchStore,
                 networkFileSystem
-            case permissionDenied, pathTooLong, addressInUse, closed, unavailable, corruptValue, interrupted
+            case permissionDenied, pathTooLong, addressInUse, closed, unavailable, throttled, corruptValue, interrupted
         }
 
         private let value: Value
@@ -69,6 +69,8 @@ public struct StalkError: Error, Sendable {
         public static var closed: Code { Code(.closed) }
         /// The backend can't be reached now; trying again later can help.
         public static var unavailable: Code { Code(.unavailable) }
+        /// The backend works and asks for less: trying again more slowly helps.
+        public static var throttled: Code { Code(.throttled) }
         /// One stored value failed its checksum; it is set aside and the rest goes on.
         public static var corruptValue: Code { Code(.corruptValue) }
         /// The call was cut short; its message says how far it came.

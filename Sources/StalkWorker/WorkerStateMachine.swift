@@ -386,7 +386,7 @@ extension StalkError {
     /// Whether trying again later can help.
     var isWorthWaiting: Bool {
         switch self.code {
-        case .unavailable, .storageFull, .storeBusy, .corruptValue, .interrupted: true
+        case .unavailable, .throttled, .storageFull, .storeBusy, .corruptValue, .interrupted: true
         default: false
         }
     }
