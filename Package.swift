@@ -6,6 +6,7 @@ let package = Package(
     products: [
         .library(name: "Stalk", targets: ["Stalk"]),
         .library(name: "StalkAdmin", targets: ["StalkAdmin"]),
+        .library(name: "StalkFailover", targets: ["StalkFailover"]),
         .library(name: "StalkJSON", targets: ["StalkJSON"]),
         .library(name: "StalkNSQ", targets: ["StalkNSQ"]),
         .library(name: "StalkSQS", targets: ["StalkSQS"]),
@@ -103,6 +104,16 @@ let package = Package(
             ]
         ),
 
+        // A remote in front, the local engine behind.
+        .target(
+            name: "StalkFailover",
+            dependencies: [
+                "StalkCore", "StalkLocal", "StalkPlatform", "StalkWorker",
+                .product(name: "CoreMetrics", package: "swift-metrics"),
+                .product(name: "Logging", package: "swift-log"),
+            ]
+        ),
+
         // Control over HTTP; nothing else needs a web server.
         .target(
             name: "StalkAdmin",
@@ -121,8 +132,8 @@ let package = Package(
         .target(
             name: "StalkCLI",
             dependencies: [
-                "StalkAdmin", "StalkCore", "StalkFiles", "StalkLocal", "StalkLog", "StalkNSQ", "StalkPlatform",
-                "StalkSQS",
+                "StalkAdmin", "StalkCore", "StalkFailover", "StalkFiles", "StalkLocal", "StalkLog", "StalkNSQ",
+                "StalkPlatform", "StalkSQS",
                 "StalkWorker",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
@@ -176,6 +187,14 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
+            ]
+        ),
+        .testTarget(
+            name: "StalkFailoverTests",
+            dependencies: [
+                "StalkCore", "StalkFailover", "StalkLocal", "StalkTesting", "StalkTool", "StalkWheel", "StalkWorker",
+                .product(name: "InMemoryLogging", package: "swift-log"),
+                .product(name: "Logging", package: "swift-log"),
             ]
         ),
         .testTarget(name: "StalkJSONTests", dependencies: ["StalkCore", "StalkJSON", "StalkTesting", "StalkWorker"]),

@@ -1,0 +1,78 @@
+// Which way a message goes: at once to the remote, or behind those that wait in the spool.
+
+internal import StalkCore
+
+/// What waits in the spool, by ordering group, and what follows for the next message.
+///
+/// A message is counted before it is stored and until its leaving is recorded, so that nothing overtakes it. What an
+/// earlier process left, and what was delayed, is not counted: as long as the former may be there, nothing goes directly.
+struct RoutingStateMachine: Sendable {
+    private let limits: FailoverOptions
+    private var waiting: [String: Int] = [:]
+    /// Whether messages of an earlier process may wait.
+    private var mayHoldOlder = true
+    /// How many stores were begun, and how many of them are not done.
+    private var begun: UInt64 = 0
+    private var underWay = 0
+    private var begunAtLook: UInt64 = 0
+    /// What the spool holds, as far as that is known here.
+    private(set) var messages = 0
+    private(set) var bytes = 0
+
+    init(limits: FailoverOptions) {
+        self.limits = limits
+    }
+
+    /// What was found in the spool at the beginning.
+    mutating func opened(messages: Int, bytes: Int) {
+        self.messages += messages
+        self.bytes += bytes
+        self.mayHoldOlder = messages > 0
+    }
+
+    /// Whether nothing of the group waits.
+    func isFree(_ group: String) -> Bool {
+        !self.mayHoldOlder && self.waiting[group] == nil
+    }
+
+    /// Whether the spool may take so much more.
+    func hasRoom(bytes: Int) -> Bool {
+        self.messages < self.limits.maxMessages ?? .max
+            && (self.limits.maxBytes.map { self.bytes + bytes <= $0 } ?? true)
+    }
+
+    /// A message is about to be stored.
+    mutating func begin(_ group: String, bytes: Int, isCounted: Bool) {
+        self.begun += 1
+        self.underWay += 1
+        self.messages += 1
+        self.bytes += bytes
+        if isCounted { self.waiting[group, default: 0] += 1 }
+    }
+
+    /// It is stored, or could not be.
+    mutating func end(_ group: String, bytes: Int, isCounted: Bool, isStored: Bool) {
+        self.underWay -= 1
+        if !isStored { self.left(group, bytes: bytes, isCounted: isCounted) }
+    }
+
+    /// A message has left the spool.
+    mutating func left(_ group: String, bytes: Int, isCounted: Bool) {
+        self.messages = max(self.messages - 1, 0)
+        self.bytes = max(self.bytes - bytes, 0)
+        guard isCounted, let count = self.waiting[group] else { return }
+        self.waiting[group] = count > 1 ? count - 1 : nil
+    }
+
+    /// The spool is about to be looked into.
+    mutating func looking() {
+        self.begunAtLook = self.underWay == 0 ? self.begun : .max
+    }
+
+    /// That look found nothing, and nothing is held any more.
+    mutating func foundNothing() {
+        guard self.begunAtLook == self.begun, self.underWay == 0 else { return }
+        self.mayHoldOlder = false
+        self.waiting = [:]
+    }
+}

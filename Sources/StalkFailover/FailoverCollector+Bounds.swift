@@ -1,0 +1,134 @@
+// How much the spool may hold, and what can be seen of it.
+
+internal import StalkCore
+internal import StalkLocal
+internal import Synchronization
+
+extension FailoverCollector {
+    /// Counts a message as being stored once there is room for it.
+    ///
+    /// - Throws: ``StalkCore/StalkError`` with `storageFull`, or `interrupted` when the task was cancelled as it waited.
+    func admit(_ group: String, bytes: Int, isCounted: Bool) async throws(StalkError) {
+        var deadline: Duration?
+        while true {
+            let isAdmitted = self.state.locked.withLock { state in
+                guard state.routing.hasRoom(bytes: bytes) else { return false }
+                state.routing.begin(group, bytes: bytes, isCounted: isCounted)
+                return true
+            }
+            if isAdmitted { return }
+            switch self.options.whenFull {
+            case .reject: throw self.full()
+            case .dropOldest: guard await self.dropOldest() else { throw self.full() }
+            case .wait(let longest):
+                let end = deadline ?? self.clock.elapsed() + longest
+                deadline = end
+                guard self.clock.elapsed() < end else { throw self.full() }
+                guard !Task.isCancelled else {
+                    throw StalkError(.interrupted, "Cancelled while it waited for room: nothing was stored.")
+                }
+                await self.roomOrDeadline(end, bytes: bytes)
+            }
+        }
+    }
+
+    private func full() -> StalkError {
+        let (messages, bytes) = self.state.locked.withLock { ($0.routing.messages, $0.routing.bytes) }
+        return StalkError(
+            .storageFull,
+            "The spool of \(self.queue) is full with \(messages) messages of \(bytes) bytes: wait until the remote "
+                + "is back, or allow more. Nothing was stored."
+        )
+    }
+
+    /// Lets the first in line go.
+    private func dropOldest() async -> Bool {
+        let taker = self.spool.queue(self.queue)
+        _ = try? await taker.wake()
+        guard let oldest = try? await taker.take(TakeRequest(max: 1)).first,
+            (try? await taker.acknowledge(oldest)) != nil
+        else { return false }
+        let group = self.options.forwarding.order == .queue ? "" : oldest.headers[FailoverHeader.group] ?? ""
+        self.state.locked.withLock { state in
+            state.dropped += 1
+            state.routing.left(
+                group,
+                bytes: oldest.body.count,
+                isCounted: oldest.headers[FailoverHeader.spool] == self.token
+            )
+        }
+        return true
+    }
+
+    private func roomOrDeadline(_ deadline: Duration, bytes: Int) async {
+        let (clock, state) = (self.clock, self.state)
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask { await state.roomChanges(bytes: bytes) }
+            group.addTask { try? await clock.sleep(deadline) }
+            await group.next()
+            group.cancelAll()
+        }
+    }
+
+    // MARK: Figures
+
+    /// How it is doing.
+    ///
+    /// - Throws: ``StalkCore/StalkError`` when the store can't be read.
+    public func stats() async throws -> FailoverStats {
+        let queues = try await self.spool.stats().queues
+        let waiting = queues.first { $0.name == self.queue }
+        let outcomes = queues.first { $0.name == self.outcomes.queue }
+        let moment = self.forwarder.moment
+        let (breaker, limit, rate, counters) = self.forwarder.state.withLock { state in
+            let rate = state.machine.rate.measured(now: moment.now)
+            return (state.machine.breaker.phase, state.machine.rate.limit, rate, state.machine.counters)
+        }
+        let count = (waiting?.ready ?? 0) + (waiting?.leased ?? 0)
+        return self.state.locked.withLock { state in
+            FailoverStats(
+                waiting: count,
+                delayed: waiting?.delayed ?? 0,
+                setAside: waiting?.dead ?? 0,
+                bytes: waiting?.bytes ?? 0,
+                oldestAge: waiting?.oldestAge,
+                breaker: breaker,
+                rateLimit: limit,
+                rate: rate,
+                timeToEmpty: count == 0 ? .zero : rate == 0 ? nil : .seconds(count / rate),
+                direct: state.direct,
+                stored: state.stored,
+                dropped: state.dropped,
+                refusedFull: state.refusedFull,
+                outcomesWaiting: (outcomes?.ready ?? 0) + (outcomes?.leased ?? 0),
+                recognised: self.outcomes.recognised,
+                forwarding: counters
+            )
+        }
+    }
+}
+
+extension SharedState {
+    /// Returns when something left the spool, there is room already, or the task is cancelled.
+    func roomChanges(bytes: Int) async {
+        let id = UInt64.random(in: .min ... .max)
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let isOver = self.locked.withLock { state in
+                    if state.isClosed || Task.isCancelled || state.routing.hasRoom(bytes: bytes) { return true }
+                    state.roomWaiters[id] = continuation
+                    return false
+                }
+                if isOver { continuation.resume() }
+                // Cancelled before it waited: the handler below found nobody.
+                if Task.isCancelled { self.endRoomWait(id) }
+            }
+        } onCancel: {
+            self.endRoomWait(id)
+        }
+    }
+
+    private func endRoomWait(_ id: UInt64) {
+        self.locked.withLock { $0.roomWaiters.removeValue(forKey: id) }?.resume()
+    }
+}

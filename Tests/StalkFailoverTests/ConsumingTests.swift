@@ -1,0 +1,145 @@
+import StalkCore
+import StalkLocal
+import StalkTesting
+import Testing
+
+@testable import StalkFailover
+
+@Suite struct ConsumingTests {
+    @Test func anAcknowledgeIsKeptWhileTheRemoteIsAway() async throws {
+        let rig = try Rig()
+        try await rig.live { collector, _ in
+            try await collector.publish(Message("a"))
+            try await collector.wake()
+            let delivery = try #require(try await collector.take(TakeRequest(lease: .seconds(600))).first)
+            rig.remote.script { $0.isConsumerAway = true }
+            try await collector.acknowledge(delivery)
+            #expect(try await collector.stats().outcomesWaiting == 1)
+            #expect(rig.base.counts.leased == 1)
+            rig.remote.script { $0.isConsumerAway = false }
+            try await rig.until("the acknowledge") { rig.base.counts == InMemoryCollector.Counts() }
+        }
+    }
+
+    @Test func whatComesAgainIsRecognised() async throws {
+        for isRestarted in [false, true] {
+            let rig = try Rig()
+            let isDone: @Sendable (FailoverCollector) async throws -> Void = { collector in
+                rig.remote.script { $0.isConsumerAway = false }
+                // The lease is over: the message comes again, to nobody.
+                try await rig.until("recognising") {
+                    let fresh = try await collector.take(TakeRequest())
+                    #expect(fresh.isEmpty)
+                    return rig.base.counts == InMemoryCollector.Counts(dead: 1)
+                }
+                #expect(try await collector.stats().recognised >= 2 || rig.base.deadLetters.count == 1)
+            }
+            try await rig.live { collector, _ in
+                try await collector.publish([Message("done"), Message("failed")])
+                try await collector.wake()
+                let deliveries = try await collector.take(TakeRequest(max: 2, lease: .seconds(30)))
+                rig.remote.script { $0.isConsumerAway = true }
+                try await collector.acknowledge(deliveries[0])
+                try await collector.finish(deliveries[1], .deadLetter(reason: "no good"))
+                try await rig.pass(.seconds(40))
+                #expect(rig.base.counts.ready == 2)
+                if !isRestarted { try await isDone(collector) }
+            }
+            if isRestarted { try await rig.live { collector, _ in try await isDone(collector) } }
+            #expect(rig.base.deadLetters.map(\.reason) == ["no good"])
+        }
+    }
+
+    @Test func aRetryInAnOutageComesAgain() async throws {
+        let rig = try Rig()
+        try await rig.live { collector, _ in
+            try await collector.publish(Message("a"))
+            try await collector.wake()
+            let delivery = try #require(try await collector.take(TakeRequest(lease: .seconds(30))).first)
+            rig.remote.script { $0.isConsumerAway = true }
+            // Told to the worker, which tries again; and the remote gives the message out anew by itself.
+            await #expect(throws: StalkError.self) {
+                try await collector.finish(delivery, .retry(after: .seconds(1), reason: "later"))
+            }
+            try await rig.pass(.seconds(40))
+            rig.remote.script { $0.isConsumerAway = false }
+            let again = try #require(try await collector.take(TakeRequest()).first)
+            #expect(again.id == delivery.id && again.attempt == 2)
+        }
+    }
+}
+
+@Suite struct BoundsTests {
+    @Test func aFullSpoolRefuses() async throws {
+        let rig = try Rig()
+        rig.remote.script { $0.lasting = .notSent }
+        var options = FailoverOptions()
+        options.maxMessages = 3
+        try await rig.live(options) { collector, _ in
+            for number in 0..<3 { try await collector.publish(Message("\(number)")) }
+            let error = await #expect(throws: StalkError.self) { try await collector.publish(Message("3")) }
+            #expect(error?.code == .storageFull)
+            #expect(try await collector.stats().refusedFull == 1)
+            rig.remote.script { $0.lasting = nil }
+            try await rig.drained(collector)
+            try await rig.until("room") { (try? await collector.publish(Message("4"))) != nil }
+            try await rig.drained(collector)
+            #expect(rig.arrived == ["0", "1", "2", "4"])
+        }
+    }
+
+    @Test func bytesAreBoundedToo() async throws {
+        let rig = try Rig()
+        rig.remote.script { $0.lasting = .notSent }
+        var options = FailoverOptions()
+        options.maxBytes = 10
+        try await rig.live(options) { collector, _ in
+            try await collector.publish(Message("12345678"))
+            await #expect(throws: StalkError.self) { try await collector.publish(Message("123")) }
+            try await collector.publish(Message("12"))
+        }
+        // A new process knows what the last one left.
+        try await rig.live(options) { collector, _ in
+            let error = await #expect(throws: StalkError.self) { try await collector.publish(Message("1")) }
+            #expect(error?.code == .storageFull)
+        }
+    }
+
+    @Test func aFullSpoolWaitsForRoom() async throws {
+        let rig = try Rig()
+        rig.remote.script { $0.lasting = .notSent }
+        var options = FailoverOptions()
+        options.maxMessages = 1
+        options.whenFull = .wait(.seconds(30))
+        try await rig.live(options) { collector, _ in
+            try await collector.publish(Message("0"))
+            let refused = Task { try await collector.publish(Message("never")) }
+            try await rig.until("the deadline", step: .seconds(2)) { try await collector.stats().refusedFull == 1 }
+            await #expect(throws: StalkError.self) { try await refused.value }
+            let admitted = Task { try await collector.publish(Message("1")) }
+            rig.remote.script { $0.lasting = nil }
+            try await rig.drained(collector)
+            _ = try await admitted.value
+            try await rig.drained(collector)
+            #expect(rig.arrived == ["0", "1"])
+        }
+    }
+
+    @Test func theOldestGoWhereThatWasChosen() async throws {
+        let rig = try Rig()
+        rig.remote.script { $0.lasting = .notSent }
+        var options = FailoverOptions()
+        options.maxMessages = 5
+        options.whenFull = .dropOldest
+        try await rig.live(options) { collector, store in
+            for number in 0..<5 { try await collector.publish(Message("\(number)")) }
+            try await rig.until("the breaker") { try await collector.stats().breaker == .open }
+            try await rig.until("giving back") { try await store.stats().queues[0].leased == 0 }
+            for number in 5..<8 { try await collector.publish(Message("\(number)")) }
+            #expect(try await collector.stats().dropped == 3)
+            rig.remote.script { $0.lasting = nil }
+            try await rig.drained(collector)
+            #expect(rig.arrived == ["3", "4", "5", "6", "7"])
+        }
+    }
+}

@@ -1,0 +1,137 @@
+import StalkCore
+import StalkTesting
+import Testing
+
+@testable import StalkFailover
+
+@Suite struct DecisionTests {
+    @Test func theBreakerOpensAfterFailuresInARow() {
+        var breaker = CircuitBreaker(options: ForwardingOptions())
+        var random = Jitter(seed: 1)
+        for _ in 0..<2 { breaker.failed(now: .zero, using: &random) }
+        breaker.succeeded()
+        for _ in 0..<2 { breaker.failed(now: .zero, using: &random) }
+        #expect(breaker.phase == .closed)
+        breaker.failed(now: .zero, using: &random)
+        #expect(breaker.phase == .open)
+        // A straggler says nothing new.
+        let permission = breaker.permission(now: .zero)
+        breaker.failed(now: .zero, using: &random)
+        #expect(breaker.permission(now: .zero) == permission)
+        breaker.beginTrial()
+        #expect(breaker.permission(now: .seconds(1000)) == .nothing(until: nil))
+        breaker.succeeded()
+        #expect(breaker.permission(now: .zero) == .all)
+    }
+
+    @Test func waitsGrowToTheirCapWithFullJitter() {
+        var waits: [[Duration]] = []
+        for seed in 0..<200 {
+            var breaker = CircuitBreaker(options: ForwardingOptions())
+            var random = Jitter(seed: UInt64(seed))
+            for _ in 0..<2 { breaker.failed(now: .zero, using: &random) }
+            var row: [Duration] = []
+            for _ in 0..<10 {
+                breaker.failed(now: .zero, using: &random)
+                guard case .nothing(let until?) = breaker.permission(now: .milliseconds(-1)) else { continue }
+                row.append(until)
+                breaker.beginTrial()
+            }
+            waits.append(row)
+        }
+        for index in 0..<10 {
+            let longest = min(Duration.seconds(1) * (1 << index), .seconds(60))
+            let column = waits.map { $0[index] }
+            #expect(column.allSatisfy { $0 <= longest })
+            // Spread over the whole range.
+            #expect(column.min() ?? .zero < longest / 10 && column.max() ?? .zero > longest * 0.9)
+        }
+    }
+
+    @Test func aRefusedQueueIsProbedSlowly() {
+        for seed in 0..<100 {
+            var breaker = CircuitBreaker(options: ForwardingOptions())
+            var random = Jitter(seed: UInt64(seed))
+            breaker.refused(now: .zero, using: &random)
+            #expect(breaker.isRefused)
+            guard case .nothing(let until?) = breaker.permission(now: .zero) else {
+                Issue.record("it is not open")
+                continue
+            }
+            #expect((Duration.seconds(30)...Duration.seconds(60)).contains(until))
+        }
+    }
+
+    @Test func throttlingHalvesAndTimeAdds() {
+        var rate = SendRate(messagesPerSecond: nil, bytesPerSecond: nil)
+        rate.left(messages: 800, bytes: 0, now: .zero)
+        rate.throttled(now: .milliseconds(500))
+        #expect(rate.limit == 400)
+        rate.throttled(now: .milliseconds(600))
+        #expect(rate.limit == 200)
+        for second in 1...4 { rate.accepted(1, now: .milliseconds(600) + .seconds(second)) }
+        // A tenth of the 400 that were too much, each second.
+        #expect(rate.limit == 360)
+        for second in 5...30 { rate.accepted(1, now: .milliseconds(600) + .seconds(second)) }
+        #expect(rate.limit == nil)
+    }
+
+    @Test func bucketsHoldASecondsWorth() {
+        var rate = SendRate(messagesPerSecond: 100, bytesPerSecond: 1000)
+        rate.left(messages: 100, bytes: 100, now: .zero)
+        #expect(rate.startAt(now: .zero) == .zero)
+        rate.left(messages: 100, bytes: 100, now: .zero)
+        #expect(rate.startAt(now: .zero) == .seconds(1))
+        rate.left(messages: 1, bytes: 4800, now: .seconds(1))
+        #expect(rate.startAt(now: .seconds(1)) >= .seconds(4))
+        #expect(rate.largestBatch == 100)
+    }
+
+    @Test func aMessageWaitsForItsGroupAlone() {
+        var routing = RoutingStateMachine(limits: FailoverOptions())
+        routing.opened(messages: 0, bytes: 0)
+        #expect(routing.isFree("a"))
+        routing.begin("a", bytes: 1, isCounted: true)
+        #expect(!routing.isFree("a") && routing.isFree("b"))
+        routing.end("a", bytes: 1, isCounted: true, isStored: true)
+        #expect(!routing.isFree("a"))
+        routing.left("a", bytes: 1, isCounted: true)
+        #expect(routing.isFree("a"))
+    }
+
+    @Test func whatAnEarlierProcessLeftHoldsUpAll() {
+        var routing = RoutingStateMachine(limits: FailoverOptions())
+        routing.opened(messages: 2, bytes: 2)
+        #expect(!routing.isFree("a"))
+        // A look that began while something was stored proves nothing.
+        routing.begin("a", bytes: 1, isCounted: true)
+        routing.looking()
+        routing.end("a", bytes: 1, isCounted: true, isStored: true)
+        routing.foundNothing()
+        #expect(!routing.isFree("b"))
+        routing.looking()
+        routing.foundNothing()
+        #expect(routing.isFree("a") && routing.isFree("b"))
+    }
+
+    @Test func idsAreOfVersionSevenAndInOrderOfTime() {
+        var random = Jitter(seed: 7)
+        let ids = (0..<100).map { second in
+            stableID(at: Timestamp(millisecondsSince1970: 1_700_000_000_000 + Int64(second)), using: &random)
+        }
+        #expect(ids == ids.sorted() && Set(ids).count == 100)
+        #expect(ids.allSatisfy { $0.count == 36 && Array($0)[14] == "7" && "89ab".contains(Array($0)[19]) })
+    }
+
+    @Test func optionsWithoutAMeaningAreRefused() {
+        let changes: [(inout ForwardingOptions) -> Void] = [
+            { $0.maxBatch = 0 }, { $0.trialBatch = 0 }, { $0.messagesPerSecond = 0 }, { $0.bytesPerSecond = .infinity },
+            { $0.maxBackoff = .zero }, { $0.maxTries = 0 }, { $0.maxAge = .zero }, { $0.lease = .seconds(-1) },
+        ]
+        for change in changes {
+            var options = ForwardingOptions()
+            change(&options)
+            #expect(throws: StalkError.self) { try options.validate() }
+        }
+    }
+}
