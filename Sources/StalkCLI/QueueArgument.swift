@@ -91,7 +91,7 @@ func localQueueName(_ text: String) throws(StalkError) -> QueueName {
     guard case .local(let name) = try QueueArgument(text) else {
         throw StalkError(
             .unsupported,
-            "The queue \(quoted(text)) is remote, and only put, get and work go there: "
+            "The queue \(quoted(text)) is remote, and only put, get, work and forward go there: "
                 + "give the name of a queue in the store."
         )
     }

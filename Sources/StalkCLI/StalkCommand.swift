@@ -24,9 +24,9 @@ struct StalkCommand: AsyncParsableCommand {
         subcommands: [
             PutCommand.self, GetCommand.self, WorkCommand.self, StatsCommand.self, PeekCommand.self, ShowCommand.self,
             KickCommand.self, RedriveCommand.self, MoveCommand.self, DeleteCommand.self, PurgeCommand.self,
-            PauseCommand.self, ResumeCommand.self, ServeCommand.self, TopCommand.self, VerifyCommand.self,
-            RepairCommand.self, BackupCommand.self, CompactCommand.self, DoctorCommand.self, BenchCommand.self,
-            TortureCommand.self,
+            ForwardCommand.self, PauseCommand.self, ResumeCommand.self, ServeCommand.self, TopCommand.self,
+            VerifyCommand.self, RepairCommand.self, BackupCommand.self, CompactCommand.self, DoctorCommand.self,
+            BenchCommand.self, TortureCommand.self,
             // Children of other commands; not for people.
             TortureLoadCommand.self, TortureCheckCommand.self, VerifyReaderCommand.self,
         ]

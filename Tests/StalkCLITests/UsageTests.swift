@@ -61,7 +61,7 @@ struct UsageTests {
         ] {
             let outcome = try await Tool.run(arguments)
             #expect(outcome.status == .exited(2))
-            #expect(outcome.errors.contains("only put, get and work go there"))
+            #expect(outcome.errors.contains("only put, get, work and forward go there"))
         }
     }
 

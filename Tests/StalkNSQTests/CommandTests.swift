@@ -110,7 +110,7 @@ internal import Testing
             (["work", queue, "--drain", "--", "true"], "leave --drain out"),
             (["put", queue + "?channel"], "name=value"),
             (["work", queue, "--error-queue", "sqs://q", "--", "true"], "topic"),
-            (["stats", queue], "only put, get and work"),
+            (["stats", queue], "only put, get, work and forward"),
         ] {
             let outcome = try await Subprocess.run(
                 .name("timeout"),

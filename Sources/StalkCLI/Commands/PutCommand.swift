@@ -27,6 +27,11 @@ struct PutCommand: AsyncParsableCommand {
 
               {"body": "hi", "headers": {"Lang": "en"}, "delay": "5m"}
 
+            With --spool a store stands in front of a remote queue: while the remote is away, messages wait there.
+
+              stalk put sqs://orders --lines --spool /var/lib/orders < orders.txt
+              stalk forward orders sqs://orders --drain --store /var/lib/orders
+
             The command ends with 0 only when every message is on disk. When it fails midway it says how many are.
             """
     )
@@ -95,8 +100,22 @@ struct PutCommand: AsyncParsableCommand {
     )
     var durability: DurabilityOption = .synced
 
+    @Option(
+        help: ArgumentHelp(
+            "A store for what the remote queue can't take now; made when it is not there.",
+            valueName: "dir"
+        )
+    )
+    var spool: String?
+
     func run() async throws {
         let place = try QueueArgument(self.queue)
+        if self.spool != nil, place.isLocal {
+            throw StalkError(
+                .invalidArgument,
+                "--spool stands in front of a remote queue, and \(self.queue) is in the store: leave it out."
+            )
+        }
         let template = try self.template()
         let input = try InputStream(path: self.file)
         if input.isTerminal { StandardError.note("Reading from the terminal; Ctrl-D ends the input.") }
@@ -104,6 +123,11 @@ struct PutCommand: AsyncParsableCommand {
             let first = try await input.read(upTo: MessageReader.chunkBytes)
             // Nothing to publish makes no store; all of an empty input is one empty message.
             if first.isEmpty, self.framing != nil { return 0 }
+            if let spool = self.spool, let remote = try place.remote() {
+                return try await withSpool(remote, in: spool) { queue in
+                    try await self.publish(input, first, template, to: queue)
+                }
+            }
             switch place {
             case .local(let name):
                 return try await self.storeOptions.withStore(creating: true) { store in

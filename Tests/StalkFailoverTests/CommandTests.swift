@@ -1,0 +1,131 @@
+import Foundation
+import StalkCore
+import Testing
+
+@testable import StalkFailover
+
+/// `stalk put --spool` and `stalk forward`, as they were built beside the tests.
+@Suite struct CommandTests {
+    static let tool: String = {
+        let tests = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
+        return URL(fileURLWithPath: tests).deletingLastPathComponent().appendingPathComponent("stalk").path
+    }()
+
+    /// Runs a script with `$STALK` and an empty directory `$DIR`, under a time limit.
+    private func shell(_ script: String) async throws -> (status: Int32, output: String, errors: String) {
+        let path = FileManager.default.temporaryDirectory.path + "/stalk-forward-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/timeout")
+        process.arguments = ["60", "/bin/bash", "-euc", script]
+        var environment = ProcessInfo.processInfo.environment
+        environment["STALK"] = Self.tool
+        environment["DIR"] = path
+        environment["STALK_STORE"] = path + "/store"
+        process.environment = environment
+        let (output, errors) = (Pipe(), Pipe())
+        process.standardOutput = output
+        process.standardError = errors
+        try process.run()
+        let said = output.fileHandleForReading.readDataToEndOfFile()
+        let complained = errors.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (
+            process.terminationStatus, String(decoding: said, as: UTF8.self),
+            String(decoding: complained, as: UTF8.self)
+        )
+    }
+
+    /// A port where nobody listens stands for a remote that is away.
+    private static let away = "nsq://127.0.0.1:9/orders"
+
+    @Test func putStoresWhatTheRemoteCannotTake() async throws {
+        let outcome = try await self.shell(
+            """
+            seq 1 5 | $STALK put '\(Self.away)' --lines --spool $DIR/spool
+            seq 6 9 | $STALK put '\(Self.away)' --lines --spool $DIR/spool
+            $STALK --store $DIR/spool get orders --max 0 --ack
+            """
+        )
+        #expect(outcome.status == 0, "\(outcome)")
+        #expect(outcome.output == (1...9).map { "\($0)\n" }.joined())
+        #expect(outcome.errors.contains("5 messages of orders wait in"))
+    }
+
+    @Test func putWithoutARemoteIsWrongUsage() async throws {
+        let outcome = try await self.shell("echo x | $STALK put here --spool $DIR/spool")
+        #expect(outcome.status == 2 && outcome.errors.contains("in front of a remote queue"))
+    }
+
+    @Test func forwardMovesAllInOrderAndEnds() async throws {
+        let outcome = try await self.shell(
+            """
+            seq 1 1000 | $STALK put a --lines
+            $STALK forward a b --drain --json
+            $STALK get b --max 0 --ack
+            $STALK stats a --json
+            """
+        )
+        let lines = outcome.output.split(separator: "\n").map(String.init)
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        #expect(lines.first?.contains("\"forwarded\":1000") == true)
+        #expect(Array(lines.dropFirst().dropLast()) == (1...1000).map { "\($0)" })
+        #expect(lines.last?.contains("\"ready\":0") == true)
+    }
+
+    @Test func forwardIsRefusedWhereItHasNoMeaning() async throws {
+        let same = try await self.shell("seq 1 3 | $STALK put a --lines; $STALK forward a a --drain")
+        #expect(same.status == 2)
+        let missing = try await self.shell("seq 1 3 | $STALK put a --lines; $STALK forward nothing b --drain")
+        #expect(missing.status == 3)
+        let endless = try await self.shell("$STALK forward \(Self.away) b --drain")
+        #expect(endless.status == 2)
+    }
+
+    @Test func aKilledForwardGoesOnWhereItWas() async throws {
+        let outcome = try await self.shell(
+            """
+            seq 1 3000 | $STALK put a --lines
+            for try in 1 2 3 4 5 6; do
+                $STALK forward a b --rate 2000 --drain > $DIR/log 2>&1 & child=$!
+                sleep 0.$try
+                kill -9 $child || true
+                wait $child || true
+            done
+            $STALK forward a b --drain --json
+            $STALK get b --max 0 --ack --format json
+            """
+        )
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        let lines = outcome.output.split(separator: "\n")
+        var firsts: [String] = []
+        var seen: Set<String> = []
+        for line in lines.dropFirst() {
+            let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+            let body = object?["body"] as? String ?? ""
+            if seen.insert(body).inserted { firsts.append(body) }
+            // Copies can be told by it.
+            let headers = object?["headers"] as? [String: String]
+            #expect(headers?["Stalk-Id"]?.hasPrefix("a/") == true)
+        }
+        #expect(firsts.elementsEqual((1...3000).map { "\($0)" }), "\(firsts.count)")
+    }
+
+    @Test func anInterruptedDrainSaysHowFarItCame() async throws {
+        let outcome = try await self.shell(
+            """
+            seq 1 3 | $STALK put orders --lines
+            $STALK forward orders '\(Self.away)' --drain & child=$!
+            sleep 2
+            kill -TERM $child
+            status=0; wait $child || status=$?
+            echo $status
+            $STALK get orders --max 0 --ack
+            """
+        )
+        #expect(outcome.output == "1\n1\n2\n3\n", "\(outcome)")
+        #expect(outcome.errors.contains("messages wait"))
+        #expect(outcome.errors.contains("Interrupted: 0 messages forwarded"))
+    }
+}
