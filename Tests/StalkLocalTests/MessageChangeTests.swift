@@ -111,6 +111,48 @@ import Testing
         #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
     }
 
+    @Test func whatIsReleasedBeforeTheRestIsCountedOnce() async throws {
+        // More messages are due at once than the bounded rate lets go. LMDB calls none of them released before all are, so
+        // those that count as ready must be told from those that wait.
+        var temporary = TemporaryStore()
+        defer { temporary.remove() }
+        temporary.options.releaseRate = 1000
+        var store = try await temporary.open()
+        let published = try await store.queue("q").publish((0..<300).map { Message("\($0)", delay: .seconds(5)) })
+        let ids = try published.map { try $0.get() }
+        try await store.close()
+        temporary.clock.advance(by: .seconds(3.5))
+        store = try await temporary.open()
+        let name = try QueueName("q")
+        func figures() async throws -> QueueStats {
+            try #require(try await store.stats().queues.first { $0.name == name })
+        }
+        while store.core.look({ $0.settledTimers.count }) < 300 {
+            temporary.clock.advance(by: .milliseconds(20))
+            await store.settleSchedule()
+        }
+        temporary.clock.advance(by: .seconds(2))
+        await store.settleSchedule()
+        #expect(store.core.look { $0.queues[1].releasedAhead } > 3)
+        let before = try await figures()
+        #expect(before.ready > 0 && before.delayed > 100, "some wait, some do not: \(before)")
+        for id in [ids[0], ids[1], ids[298], ids[299]] { try await store.delete(id) }
+        try await store.move(ids[2], to: QueueName("other"))
+        try await store.move(ids[297], to: QueueName("other"))
+        #expect(try await store.kick(ids[3]) == false, "it is ready already")
+        #expect(try await store.kick(ids[296]))
+        var after = try await figures()
+        #expect(after.ready + after.delayed == 294)
+        try await store.checkpoint()
+        store = try await Self.reopen(store, temporary)
+        after = try await figures()
+        #expect(after.ready + after.delayed == 294)
+        #expect(try await store.purge(name) == 294)
+        #expect(try await store.stats().queues.map { [$0.ready, $0.delayed, $0.bytes] } == [[2, 0, 4], [0, 0, 0]])
+        try await store.close()
+        #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
+    }
+
     @Test(arguments: Home.allCases)
     func messagesMoveFromWhereverTheyStand(home: Home) async throws {
         let temporary = TemporaryStore()
