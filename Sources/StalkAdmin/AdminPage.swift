@@ -73,6 +73,7 @@ enum AdminPage {
           font-variant-numeric: tabular-nums; }
         th:first-child, td:first-child, #messages td, #messages th, #collectors td:nth-child(-n+4),
         #collectors th:nth-child(-n+4) { text-align: left; }
+        td:last-child { white-space: nowrap; }
         th { font-weight: 600; opacity: .75; } .bad { color: #c00; } .off { opacity: .55; }
         button { font: inherit; padding: .05rem .5rem; margin-left: .3rem; }
         button.name { border: 0; background: none; padding: 0; margin: 0; color: LinkText; text-decoration: underline;

@@ -10,7 +10,8 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve",
         abstract: "Show a store over HTTP: a page, metrics and probes.",
         discussion: """
-            The page shows every queue and its messages live. With a token it pauses, resumes and redrives as well.
+            The page shows every queue and its messages live. With a token it pauses queues, and retries, \
+            moves and deletes messages as well.
 
               stalk serve
               stalk serve --http :8080 --token-file token
