@@ -213,6 +213,21 @@ final class ScriptedTransport: Transport {
         #expect(client.serverClock.offset == .seconds(1800))
     }
 
+    @Test func aDoubtOutlivesTheNextTries() async throws {
+        let steps = [TransportFailure.ambiguous("reset"), .notSent("refused"), .notSent("refused")]
+        let (client, _, _) = try self.client(steps.map { ScriptedTransport.failure($0) })
+        let error = try await #require(throws: StalkError.self) {
+            try await client.call(.sendMessageBatch, [], queue: "q")
+        }
+        #expect(error.code == .interrupted)
+        // Asking twice does no harm.
+        let (other, _, _) = try self.client(steps.map { ScriptedTransport.failure($0) })
+        let harmless = try await #require(throws: StalkError.self) {
+            try await other.call(.receiveMessage, [], queue: "q")
+        }
+        #expect(harmless.code == .unavailable)
+    }
+
     @Test func whatWasNotSentIsToldFromWhatIsInDoubt() async throws {
         for (failure, isDoubt) in [(TransportFailure.notSent("refused"), false), (.ambiguous("reset"), true)] {
             let steps = (0..<3).map { _ in ScriptedTransport.failure(failure) }
@@ -220,7 +235,7 @@ final class ScriptedTransport: Transport {
             let error = try await #require(throws: StalkError.self) {
                 try await client.call(.sendMessageBatch, [], queue: "q")
             }
-            #expect(error.code == .unavailable)
+            #expect(error.code == (isDoubt ? .interrupted : .unavailable))
             #expect(error.message.contains("may have arrived") == isDoubt, "\(error.message)")
         }
     }

@@ -89,7 +89,7 @@ import Testing
         #expect(server.messages("q").map(\.body).sorted() == ["0", "1", "1", "2"])
         server.fail(.sendMessageBatch, .omitEntry(0), .omitEntry(0), .omitEntry(0))
         let error = try await #require(throws: StalkError.self) { try await collector.publish(Message("x")) }
-        #expect(error.code == .unavailable)
+        #expect(error.code == .interrupted)
         await collector.close()
     }
 

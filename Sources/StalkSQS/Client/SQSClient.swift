@@ -77,17 +77,23 @@ final class SQSClient: Sendable {
             invocation: randomUUID(),
             retry: RetryState(maxAttempts: self.settings.maxAttempts, isLongPoll: pollWait != nil)
         )
-        while true {
-            let outcome = try await self.attempt(&call, deadline: deadline)
-            switch outcome {
-            case .answer(let json):
-                self.state.withLock { $0.budget.put(call.retry.price) }
-                return json
-            case .again:
-                continue
-            case .failed(let failure, let error):
-                try await self.rest(after: failure, error, &call, deadline: deadline)
+        do {
+            while true {
+                let outcome = try await self.attempt(&call, deadline: deadline)
+                switch outcome {
+                case .answer(let json):
+                    self.state.withLock { $0.budget.put(call.retry.price) }
+                    return json
+                case .again:
+                    continue
+                case .failed(let failure, let error):
+                    try await self.rest(after: failure, error, &call, deadline: deadline)
+                }
             }
+        } catch var error as StalkError where call.isInDoubt {
+            // Whatever the last try said: an earlier one may have arrived.
+            error.code = .interrupted
+            throw error
         }
     }
 
@@ -99,6 +105,8 @@ final class SQSClient: Sendable {
         /// The same over all tries.
         let invocation: String
         var retry: RetryState
+        /// Whether something was sent that may have arrived, and can't be taken back.
+        var isInDoubt = false
         var hasRenewed = false
         var hasCorrected = false
     }
@@ -119,10 +127,12 @@ final class SQSClient: Sendable {
         do {
             answer = try await self.transport.send(self.signed(call, credentials, timeout: min(perTry, left)))
         } catch let failure as TransportFailure {
+            if case .ambiguous = failure { call.isInDoubt = call.operation == .sendMessageBatch }
             return .failed(.transient, self.explain(failure, call))
         }
         if answer.status == 200 {
             guard let json = try? JSON(answer.body) else {
+                call.isInDoubt = call.operation == .sendMessageBatch
                 return .failed(.transient, self.explain(.ambiguous("an answer that is not JSON"), call))
             }
             return .answer(json)

@@ -132,7 +132,7 @@ struct QueueCalls: Sendable {
         read: (JSON, Entry) throws(StalkError) -> Outcome
     ) async -> [Result<Outcome, StalkError>] {
         let silence = StalkError(
-            .unavailable,
+            operation == .sendMessageBatch ? .interrupted : .unavailable,
             "SQS gave no outcome for an entry of \(operation.action): it is in "
                 + "doubt."
         )
@@ -156,7 +156,13 @@ struct QueueCalls: Sendable {
                 return results
             } catch {
                 let failure = error as? StalkError ?? StalkError(.interrupted, "\(operation.action) was cut short.")
-                for index in open { results[index] = .failure(failure) }
+                for index in open {
+                    // What an earlier answer did not name stays in doubt, whatever becomes of its second try.
+                    if attempt > 1, case .failure(let earlier) = results[index], earlier.code == .interrupted {
+                        continue
+                    }
+                    results[index] = .failure(failure)
+                }
                 return results
             }
             for success in answer["Successful"]?.elements ?? [] {

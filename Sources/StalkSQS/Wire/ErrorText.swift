@@ -79,7 +79,7 @@ extension ServiceError {
             )
         case .throttle:
             return (
-                .unavailable,
+                .throttled,
                 "SQS asks for fewer requests to \(queue): it was tried again, try later or ask for "
                     + "more quota."
             )
