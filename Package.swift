@@ -195,6 +195,7 @@ let package = Package(
                 "StalkCore", "StalkFailover", "StalkLocal", "StalkTesting", "StalkTool", "StalkWheel", "StalkWorker",
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),
         .testTarget(name: "StalkJSONTests", dependencies: ["StalkCore", "StalkJSON", "StalkTesting", "StalkWorker"]),
@@ -214,7 +215,7 @@ let package = Package(
         .testTarget(
             name: "StalkSQSTests",
             dependencies: [
-                "StalkCore", "StalkSQS", "StalkTesting", "StalkTool", "StalkWorker",
+                "StalkCore", "StalkFailover", "StalkLocal", "StalkSQS", "StalkTesting", "StalkTool", "StalkWorker",
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "NIOCore", package: "swift-nio"),

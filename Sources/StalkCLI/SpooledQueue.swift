@@ -31,9 +31,13 @@ extension QueueArgument {
         case .local:
             return nil
         case .sqs(let text, let configuration):
+            var configuration = configuration
+            // Whoever sends through this tries again, and counts what may have arrived.
+            configuration.maxAttempts = 1
+            let settings = configuration
             let name = try QueueName(text.split(separator: "/").last.map { String($0) } ?? text)
             let collector = DeferredCollector(queue: name, assuming: .sqs(isFIFO: text.hasSuffix(".fifo"))) {
-                try await SQSCollector.open(text, configuration: configuration)
+                try await SQSCollector.open(text, configuration: settings)
             }
             return Remote(collector: collector, takesHeaders: true)
         case .nsq(let configuration):

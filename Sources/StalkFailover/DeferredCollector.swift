@@ -13,6 +13,7 @@ public final class DeferredCollector: Collector {
         var opening: Task<any Collector, any Error>?
         /// What was asked for before it was open.
         var isAwake = false
+        var maxInFlight: Int?
     }
 
     /// The queue's name.
@@ -57,12 +58,14 @@ public final class DeferredCollector: Collector {
         guard let opening else { throw StalkError(.unavailable, "The remote is not open.") }
         do {
             let remote = try await opening.value
-            let isAwake = self.state.withLock { state in
+            // Before others see it, so that nothing is taken with another limit than the one that was asked for.
+            let (isAwake, maxInFlight) = self.state.withLock { ($0.isAwake, $0.maxInFlight) }
+            if let maxInFlight { try await remote.scale(to: maxInFlight) }
+            if isAwake { try await remote.wake() }
+            self.state.withLock { state in
                 state.opened = remote
                 state.opening = nil
-                return state.isAwake
             }
-            if isAwake { try await remote.wake() }
             return remote
         } catch {
             self.state.withLock { state in if state.opening == opening { state.opening = nil } }
@@ -100,14 +103,21 @@ public final class DeferredCollector: Collector {
         try await self.remote().extend(receipts, lease: lease)
     }
 
-    /// Changes how the remote delivers; what is asked for before it is open is done then.
+    /// Changes how the remote delivers; what is asked for before it can be opened is done then, and counts as done.
     @discardableResult
     public func control(_ command: CollectorCommand) async throws -> CollectorStatus {
         switch command {
         case .wake: self.state.withLock { $0.isAwake = true }
         case .sleep: self.state.withLock { $0.isAwake = false }
+        case .scale(let most) where most >= 0: self.state.withLock { $0.maxInFlight = most }
         case .report, .scale: break
         }
-        return try await self.remote().control(command)
+        do {
+            return try await self.remote().control(command)
+        } catch let error as StalkError where error.isWorthWaiting && self.opened == nil {
+            return self.state.withLock { state in
+                CollectorStatus(isAsleep: !state.isAwake, maxInFlight: state.maxInFlight, inFlight: 0)
+            }
+        }
     }
 }

@@ -1,5 +1,6 @@
 import Foundation
 import StalkCore
+import Subprocess
 import Testing
 
 @testable import StalkFailover
@@ -16,25 +17,16 @@ import Testing
         let path = FileManager.default.temporaryDirectory.path + "/stalk-forward-\(UUID().uuidString)"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: path) }
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/timeout")
-        process.arguments = ["60", "/bin/bash", "-euc", script]
-        var environment = ProcessInfo.processInfo.environment
-        environment["STALK"] = Self.tool
-        environment["DIR"] = path
-        environment["STALK_STORE"] = path + "/store"
-        process.environment = environment
-        let (output, errors) = (Pipe(), Pipe())
-        process.standardOutput = output
-        process.standardError = errors
-        try process.run()
-        let said = output.fileHandleForReading.readDataToEndOfFile()
-        let complained = errors.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        return (
-            process.terminationStatus, String(decoding: said, as: UTF8.self),
-            String(decoding: complained, as: UTF8.self)
+        // Not Process of Foundation: it would block one of the few threads that all tests share.
+        let result = try await Subprocess.run(
+            .name("timeout"),
+            arguments: ["60", "/bin/bash", "-euc", script],
+            environment: .inherit.updating(["STALK": Self.tool, "DIR": path, "STALK_STORE": path + "/store"]),
+            output: .string(limit: 16 << 20),
+            error: .string(limit: 1 << 20)
         )
+        let status: Int32 = if case .exited(let code) = result.terminationStatus { code } else { -1 }
+        return (status, result.standardOutput, result.standardError)
     }
 
     /// A port where nobody listens stands for a remote that is away.

@@ -69,6 +69,26 @@ import Testing
     }
 }
 
+@Suite struct DeferredTests {
+    @Test func aRemoteThatCannotBeOpenedYetIsOpenedLater() async throws {
+        let rig = try Rig()
+        let isAway = Counter()
+        let deferred = DeferredCollector(queue: rig.base.queue, assuming: .likeSQS) {
+            guard isAway.value > 0 else { throw StalkError(.unavailable, "not yet") }
+            return rig.remote
+        }
+        // What is asked for now is done when it is there.
+        #expect(try await deferred.wake() == CollectorStatus(isAsleep: false, maxInFlight: nil, inFlight: 0))
+        #expect(try await deferred.scale(to: 2).maxInFlight == 2)
+        let error = await #expect(throws: StalkError.self) { try await deferred.publish(Message("a")) }
+        #expect(error?.code == .unavailable && deferred.opened == nil)
+        isAway.add()
+        for number in 0..<3 { try await deferred.publish(Message("\(number)")) }
+        #expect(try await deferred.take(TakeRequest(max: 10)).count == 2)
+        #expect(rig.arrived == ["0", "1", "2"])
+    }
+}
+
 @Suite struct BoundsTests {
     @Test func aFullSpoolRefuses() async throws {
         let rig = try Rig()
