@@ -132,6 +132,31 @@ import Testing
     }
 }
 
+@Suite struct LatencyTests {
+    /// In real time, the two in turns, so that whatever else the machine does slows both.
+    @Test func publishingInAnOutageCostsLessThanTwoLocalPublishes() async throws {
+        let rig = try Rig()
+        rig.remote.script { $0.lasting = .notSent }
+        let store = try await LocalStore.open(at: rig.path)
+        var options = FailoverOptions()
+        options.forwarding.minBackoff = .seconds(60)
+        let collector = try FailoverCollector(primary: rig.remote, spool: store, options: options)
+        let local = try store.queue("local")
+        while try await collector.stats().breaker == .closed { try await collector.publish(Message("x")) }
+        let clock = ContinuousClock()
+        let message = Message([UInt8](repeating: 7, count: 1024))
+        var (spooled, plain): ([Duration], [Duration]) = ([], [])
+        for _ in 0..<300 {
+            plain.append(try await clock.measure { try await local.publish(message) })
+            spooled.append(try await clock.measure { try await collector.publish(message) })
+        }
+        await collector.close()
+        try await store.close()
+        let (median, base) = (spooled.sorted()[150], plain.sorted()[150])
+        #expect(median < base * 2, "\(median) in the outage, \(base) locally")
+    }
+}
+
 @Suite struct RememberedTests {
     @Test func aCopyIsKnownAfterARestart() async throws {
         let rig = try Rig()
