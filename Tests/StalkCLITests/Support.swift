@@ -34,10 +34,10 @@ enum Tool {
             .path(literal(Self.path)),
             arguments: Arguments(arguments),
             environment: Self.environment(store: store),
-            input: .array(input),
+            input: .inputWriter,
             output: .bytes(limit: 64 << 20),
             error: .string(limit: 1 << 20)
-        )
+        ) { await feed(input, to: $0.standardInputWriter) }
         return Outcome(
             status: result.terminationStatus,
             output: result.standardOutput,
@@ -66,6 +66,14 @@ enum Tool {
         for (name, value) in more { changes[Environment.Key(stringLiteral: name)] = value }
         return .inherit.updating(changes)
     }
+}
+
+/// Writes all input that a command may not read: where it ends before, that is no failure.
+///
+/// `input: .string` would end the process of the tests then: its writer is thrown away without being closed.
+func feed(_ input: [UInt8], to writer: StandardInputWriter) async {
+    _ = try? await writer.write(input)
+    try? await writer.finish()
 }
 
 extension Message {

@@ -1,6 +1,7 @@
 import StalkCore
 import StalkTesting
 import StalkWheel
+import Synchronization
 import Testing
 
 @testable import StalkFailover
@@ -11,6 +12,7 @@ final class FailoverHarness: CollectorHarness {
     private let clock = ManualClock()
     private let capabilities: CollectorCapabilities
     private let options: FailoverOptions
+    private let made = Locked<[InMemoryCollector]>([])
 
     init(_ mode: FailoverOptions.Mode, keepsDelays: Bool) {
         self.options = FailoverOptions(mode: mode)
@@ -22,6 +24,7 @@ final class FailoverHarness: CollectorHarness {
     func makeCollector() async throws -> SettlingCollector {
         let rig = try Rig(capabilities: self.capabilities, clock: self.clock)
         let (collector, store) = try await rig.open(self.options)
+        self.made.withLock { $0.append(rig.base) }
         return SettlingCollector(rig: rig, collector: collector, store: store)
     }
 
@@ -30,8 +33,7 @@ final class FailoverHarness: CollectorHarness {
     }
 
     func takeIsWaiting() async throws {
-        for _ in 0..<200 { await Task.yield() }
-        try await Task.sleep(for: .milliseconds(20))
+        while self.made.withLock({ $0.allSatisfy { $0.waitingCalls == 0 } }) { await Task.yield() }
     }
 
     func deadLetters(of collector: SettlingCollector) async throws -> [ConformanceDeadLetter]? {

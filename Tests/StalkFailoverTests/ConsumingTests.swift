@@ -130,18 +130,20 @@ import Testing
         rig.remote.script { $0.lasting = .notSent }
         var options = FailoverOptions()
         options.maxMessages = 1
-        options.whenFull = .wait(.seconds(30))
+        // Longer than the breaker ever waits, so that room comes first when the remote is back.
+        options.whenFull = .wait(.seconds(3600))
         try await rig.live(options) { collector, _ in
             try await collector.publish(Message("0"))
             let refused = Task { try await collector.publish(Message("never")) }
-            try await rig.until("the deadline", step: .seconds(2)) { try await collector.stats().refusedFull == 1 }
+            try await rig.until("the deadline", step: .seconds(120)) { try await collector.stats().refusedFull == 1 }
             await #expect(throws: StalkError.self) { try await refused.value }
             let admitted = Task { try await collector.publish(Message("1")) }
             rig.remote.script { $0.lasting = nil }
             try await rig.drained(collector)
             _ = try await admitted.value
             try await rig.drained(collector)
-            #expect(rig.arrived == ["0", "1"])
+            // A send that was on its way when time was let pass is in doubt, and may have a copy.
+            #expect(rig.arrived.suffix(1) == ["1"] && Set(rig.arrived) == ["0", "1"])
         }
     }
 

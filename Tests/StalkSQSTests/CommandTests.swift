@@ -41,10 +41,10 @@ import Testing
             .name("timeout"),
             arguments: Arguments(["60", Self.tool] + arguments),
             environment: environment,
-            input: .string(input),
+            input: .inputWriter,
             output: .string(limit: 1 << 20),
             error: .string(limit: 1 << 20)
-        )
+        ) { await feed(Array(input.utf8), to: $0.standardInputWriter) }
         return (result.terminationStatus, result.standardOutput, result.standardError)
     }
 
@@ -106,4 +106,12 @@ import Testing
             #expect(fake.messages("errors").isEmpty)
         }
     }
+}
+
+/// Writes all input that a command may not read: where it ends before, that is no failure.
+///
+/// `input: .string` would end the process of the tests then: its writer is thrown away without being closed.
+func feed(_ input: [UInt8], to writer: StandardInputWriter) async {
+    _ = try? await writer.write(input)
+    try? await writer.finish()
 }

@@ -140,6 +140,9 @@ public final class InMemoryBroker: Sendable {
         }
     }
 
+    /// How many calls wait for something to change.
+    var waitingCalls: Int { self.state.withLock { $0.watches.count } }
+
     func drained(_ queue: QueueName) async throws {
         while true {
             try Task.checkCancellation()

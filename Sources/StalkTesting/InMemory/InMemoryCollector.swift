@@ -99,6 +99,9 @@ public final class InMemoryCollector: Collector {
         )
     }
 
+    /// How many calls wait for messages, in all queues of its broker: what a test waits for before it lets time pass.
+    public var waitingCalls: Int { self.broker.waitingCalls }
+
     /// Returns once nothing is ready, delayed or leased.
     ///
     /// - Throws: `CancellationError` when the task is cancelled first.
