@@ -128,7 +128,8 @@ import Testing
                 try await rig.pass(.seconds(100_000), steps: 200)
                 rig.remote.script { $0.lasting = nil }
                 try await rig.drained(collector)
-                #expect(rig.arrived == (limit == nil ? ["old"] : []))
+                // A step is longer than the lease of what is being sent, which may make a copy.
+                #expect(Set(rig.arrived) == (limit == nil ? ["old"] : []))
                 let dead = store.hasQueue(collector.queue) ? try await store.peek(collector.queue, state: .dead) : []
                 #expect(dead.count == (limit == nil ? 0 : 1))
                 if limit != nil { #expect(dead[0].failures.last?.reason.contains("older than the limit") == true) }
