@@ -22,7 +22,7 @@ import Testing
             throw error
         }
         // A child that another test has just forked holds copies of all descriptors until it runs its program.
-        for _ in 0..<100 {
+        for _ in 0..<600 {
             if try Self.run("umount", path) == 0 { return }
             try await Task.sleep(for: .milliseconds(50))
         }

@@ -239,6 +239,32 @@ import Testing
         try await store.close()
     }
 
+    /// A message that was read from LMDB is finished and forgotten by memory before it is changed: what was read is stale.
+    @Test func whatWasReadTooEarlyIsReadAgain() async throws {
+        let temporary = TemporaryStore()
+        defer { temporary.remove() }
+        var store = try await temporary.open()
+        let id = try await store.queue("q").publish(Message("x"))
+        store = try await Self.settle(.lmdb, store, temporary)
+        let sequence = try #require(id.sequence)
+        let (core, epoch) = (store.core, store.core.look { $0.epoch })
+        let found = try #require(try core.tables.message(sequence))
+        try await store.delete(id)
+        try await store.checkpoint()
+        #expect(core.look { $0.entries[sequence] == nil })
+        let other = MessageChange.move(to: try QueueName("other"))
+        let outcome = core.step { engine, now in
+            engine.change(other, one: id, sequence, found: found, epoch: epoch, now: now)
+        }
+        #expect(try outcome.get() == nil)
+        let error = #expect(throws: StalkError.self) {
+            try MessageChanges(core: core, change: other).attempt(id)
+        }
+        #expect(error?.code == .noSuchMessage)
+        #expect(try await store.stats().queues.allSatisfy { $0.ready == 0 })
+        try await store.close()
+    }
+
     @Test func whatSomebodyWorksOnIsLeftAlone() async throws {
         let temporary = TemporaryStore()
         defer { temporary.remove() }
