@@ -233,7 +233,8 @@ extension Simulation {
             }
             var moved = 0
             for message in try store.contents() {
-                guard let old = before[message.id], old.queue != message.queue || old.state != message.state,
+                // One that was ready and stays in its queue was served: who waited behind those that went back is first.
+                guard let old = before[message.id], old.queue != message.queue || old.state == .dead,
                     message.state == .ready || message.state == .leased
                 else { continue }
                 // Those that a waiting taker got at once are in its hands by now.
