@@ -278,8 +278,9 @@ struct StoreModel {
             if let id = self.items[number].id, id != message.id { throw Violation("\(number) has another id") }
         }
         var openTakes = openTakes
-        var existing: Set<Int> = []
-        var happened: [(number: Int, published: [Int], isDone: Bool)] = []
+        // What is gone may never have been there, or may have been removed: one explanation that fits is enough.
+        var (mayExist, mayLack) = (Set<Int>(), Set<Int>())
+        var ends: [(number: Int, published: [Int], mayBeDone: Bool, mayBeOpen: Bool)] = []
         for number in self.items.indices {
             let state = found[number].map { Self.state(of: $0) } ?? .missing
             let item = self.items[number]
@@ -290,14 +291,16 @@ struct StoreModel {
                 possible.first { Self.untoldTakes($0.state, state) == 0 }
                 ?? possible.first { Self.untoldTakes($0.state, state).map { (1...max(open, 1)) ~= $0 } ?? false }
             let untold = match.flatMap { Self.untoldTakes($0.state, state) } ?? 0
-            guard let match = match?.facts, untold <= open else {
+            guard match != nil, untold <= open else {
                 throw Violation("\(number) is \(state), must be one of \(possible.map(\.state)): \(item.facts)")
             }
             if untold > 0 { openTakes[state.queue] = open - untold }
+            let counts = possible.filter { Self.untoldTakes($0.state, state) == untold }.map(\.facts)
             for (index, fact) in item.facts.enumerated() where !fact.published.isEmpty {
-                happened.append((number, fact.published, index < match))
+                ends.append((number, fact.published, counts.contains { $0 > index }, counts.contains { $0 <= index }))
             }
-            if match > 0 || item.base != .missing { existing.insert(number) }
+            if item.base != .missing || counts.contains(where: { $0 > 0 }) { mayExist.insert(number) }
+            if item.base == .missing, counts.contains(0) { mayLack.insert(number) }
             self.items[number].base = state
             self.items[number].facts = []
             self.items[number].receipt = nil
@@ -305,9 +308,13 @@ struct StoreModel {
             self.items[number].firstLease = 0
             if let message = found[number] { self.items[number].id = message.id }
         }
-        for end in happened {
-            for number in end.published where existing.contains(number) != end.isDone {
-                throw Violation("\(end.number) and \(number), one record, came apart")
+        for end in ends {
+            for number in end.published {
+                let areBoth = end.mayBeDone && mayExist.contains(number)
+                let areNeither = end.mayBeOpen && mayLack.contains(number)
+                guard areBoth || areNeither else {
+                    throw Violation("\(end.number) and \(number), one record, came apart")
+                }
             }
         }
     }
