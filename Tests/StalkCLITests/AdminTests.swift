@@ -26,6 +26,7 @@ struct AdminTests {
                 runs=0
                 while [ "$("$STALK" stats q --json | grep -o '"ready":[0-9]*')" != '"ready":0' ] && [ $runs -lt 50 ]; do
                     runs=$((runs + 1))
+                    : > "$STALK_STORE.notes"
                     "$STALK" work q -j 4 --http $port -- bash -c 'read -r n; sleep 0.02; echo "$n" >> "$STALK_STORE.done"' \
                         2> "$STALK_STORE.notes" & worker=$!
                     until grep -q Serving "$STALK_STORE.notes" || ! kill -0 $worker 2> /dev/null; do sleep 0.02; done
