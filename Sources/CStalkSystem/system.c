@@ -6,6 +6,11 @@
 #include <linux/openat2.h>
 #include <malloc.h>
 #include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -35,6 +40,105 @@ int CStalkSystem_openBeneath(int directory, const char *path, int flags, mode_t 
 }
 
 int CStalkSystem_lockExclusive(int descriptor) { return flock(descriptor, LOCK_EX | LOCK_NB); }
+
+int CStalkSystem_lockShared(int descriptor) { return flock(descriptor, LOCK_SH | LOCK_NB); }
+
+static int localSocket(int directory, const char *name, struct sockaddr_un *address) {
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    int length = snprintf(address->sun_path, sizeof address->sun_path, "/proc/self/fd/%d/%s", directory, name);
+    if (length < 0 || (size_t)length >= sizeof address->sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+static int failClosing(int descriptor) {
+    int code = errno;
+    close(descriptor);
+    errno = code;
+    return -1;
+}
+
+int CStalkSystem_listenLocal(int directory, const char *name) {
+    struct sockaddr_un address;
+    int descriptor = localSocket(directory, name, &address);
+    if (descriptor < 0) return -1;
+    // The mode of the socket that is bound is that of the unbound one, less the umask.
+    if (fchmod(descriptor, 0600) != 0 || bind(descriptor, (struct sockaddr *)&address, sizeof address) != 0 ||
+        listen(descriptor, 128) != 0) {
+        return failClosing(descriptor);
+    }
+    return descriptor;
+}
+
+int CStalkSystem_acceptLocal(int listener) {
+    return accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+}
+
+int CStalkSystem_connectLocal(int directory, const char *name) {
+    struct sockaddr_un address;
+    int descriptor = localSocket(directory, name, &address);
+    if (descriptor < 0) return -1;
+    if (connect(descriptor, (struct sockaddr *)&address, sizeof address) != 0) return failClosing(descriptor);
+    return descriptor;
+}
+
+int CStalkSystem_peer(int socket, int32_t *process, uint32_t *user) {
+    struct ucred credentials;
+    socklen_t length = sizeof credentials;
+    if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &length) != 0) return -1;
+    *process = credentials.pid;
+    *user = credentials.uid;
+    return 0;
+}
+
+ssize_t CStalkSystem_receive(int socket, void *bytes, size_t count) { return recv(socket, bytes, count, 0); }
+
+ssize_t CStalkSystem_send(int socket, const void *bytes, size_t count) {
+    return send(socket, bytes, count, MSG_NOSIGNAL);
+}
+
+static pthread_mutex_t childMutex = PTHREAD_MUTEX_INITIALIZER;
+static int closedInChildren[1024];
+static int closedInChildrenCount;
+
+static void beforeFork(void) { pthread_mutex_lock(&childMutex); }
+static void inParent(void) { pthread_mutex_unlock(&childMutex); }
+
+static void inChild(void) {
+    for (int position = 0; position < closedInChildrenCount; position++) close(closedInChildren[position]);
+    closedInChildrenCount = 0;
+    pthread_mutex_unlock(&childMutex);
+}
+
+static void registerForkHandlers(void) { pthread_atfork(beforeFork, inParent, inChild); }
+
+int CStalkSystem_closeInChildren(int descriptor) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, registerForkHandlers);
+    pthread_mutex_lock(&childMutex);
+    int hasRoom = closedInChildrenCount < (int)(sizeof closedInChildren / sizeof *closedInChildren);
+    if (hasRoom) closedInChildren[closedInChildrenCount++] = descriptor;
+    pthread_mutex_unlock(&childMutex);
+    return hasRoom ? 0 : -1;
+}
+
+void CStalkSystem_keepInChildren(int descriptor) {
+    pthread_mutex_lock(&childMutex);
+    for (int position = 0; position < closedInChildrenCount; position++) {
+        if (closedInChildren[position] != descriptor) continue;
+        closedInChildren[position] = closedInChildren[--closedInChildrenCount];
+        break;
+    }
+    pthread_mutex_unlock(&childMutex);
+}
+
+void CStalkSystem_clearEvent(int event) {
+    uint64_t value;
+    while (read(event, &value, sizeof value) > 0) {}
+}
 
 int CStalkSystem_unlock(int descriptor) { return flock(descriptor, LOCK_UN); }
 

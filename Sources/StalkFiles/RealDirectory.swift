@@ -263,9 +263,18 @@ public final class DirectoryLock: Sendable {
 
     init(descriptor: consuming Descriptor) {
         self.descriptor = descriptor
+        // A child that goes on without another program would hold the lock after its parent has ended.
+        _ = CStalkSystem_closeInChildren(self.descriptor.number)
+    }
+
+    /// Writes a word behind the owner's process number, for others to read; failing to is no reason to refuse.
+    package func note(_ word: String) {
+        let text = Array("\(getpid())\n\(word)\n".utf8)
+        _ = pwrite(self.descriptor.number, text, text.count, 0)
     }
 
     deinit {
+        CStalkSystem_keepInChildren(self.descriptor.number)
         // Closing is not enough: a child that was just forked still has the descriptor until it runs its program.
         _ = CStalkSystem_unlock(self.descriptor.number)
     }

@@ -33,6 +33,14 @@ public final class Waker: Sendable {
         CStalkSystem_setEvent(self.event)
     }
 
+    /// A descriptor that is readable while a signal waits, for those who poll it beside others.
+    package var descriptor: Int32 { self.event }
+
+    /// Takes back what was signalled.
+    package func clear() {
+        CStalkSystem_clearEvent(self.event)
+    }
+
     /// Blocks until a signal, which is taken back, or until the deadline.
     func wait(until deadline: BootTime?) {
         CStalkSystem_waitForEvent(self.event, self.timer, deadline.map { max($0.nanoseconds, 0) } ?? -1)

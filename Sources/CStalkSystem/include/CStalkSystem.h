@@ -25,6 +25,36 @@ int CStalkSystem_openBeneath(int directory, const char *path, int flags, mode_t 
 // flock(2) LOCK_EX | LOCK_NB.
 int CStalkSystem_lockExclusive(int descriptor);
 
+// flock(2) LOCK_SH | LOCK_NB.
+int CStalkSystem_lockShared(int descriptor);
+
+// A Unix stream socket that listens below `directory` under `name`, mode 0600, non-blocking. The path is taken through
+// /proc/self/fd, so that it may be longer than a socket address allows. Returns -1 and sets errno.
+int CStalkSystem_listenLocal(int directory, const char *name);
+
+// The next connection of a listening socket, non-blocking, or -1.
+int CStalkSystem_acceptLocal(int listener);
+
+// A connection to the socket `name` below `directory`, non-blocking, or -1.
+int CStalkSystem_connectLocal(int directory, const char *name);
+
+// SO_PEERCRED: the process and the user at the other end when the connection was made. Returns 0, or -1.
+int CStalkSystem_peer(int socket, int32_t *process, uint32_t *user);
+
+// recv(2) and send(2) without a signal when the other end is gone.
+ssize_t CStalkSystem_receive(int socket, void *bytes, size_t count);
+ssize_t CStalkSystem_send(int socket, const void *bytes, size_t count);
+
+// Closes `descriptor` in every child that is forked and goes on without exec(2), so that the child holds nothing of its
+// parent's open. Returns 0, or -1 when there are too many.
+int CStalkSystem_closeInChildren(int descriptor);
+
+// Takes `descriptor` back from CStalkSystem_closeInChildren; to be called before it is closed.
+void CStalkSystem_keepInChildren(int descriptor);
+
+// Takes a signal of `event` back.
+void CStalkSystem_clearEvent(int event);
+
 // flock(2) LOCK_UN.
 int CStalkSystem_unlock(int descriptor);
 
