@@ -92,8 +92,8 @@ struct StoreOptions: ParsableArguments {
 
 extension LocalStore {
     /// Refuses a queue that the store does not hold.
-    func requireQueue(_ name: QueueName) throws(StalkError) {
-        guard !self.hasQueue(name) else { return }
+    func requireQueue(_ name: QueueName) async throws {
+        guard try await !self.hasQueue(name) else { return }
         throw StalkError(
             .noSuchQueue,
             "The store has no queue \(quoted(name.rawValue)): 'stalk stats' lists what is there, 'stalk put' makes one."

@@ -20,6 +20,12 @@ public struct StalkError: Error, Sendable {
             self.value = value
         }
 
+        /// The code with a name, as ``description`` gives it; `nil` when no code of this version has it.
+        package init?(named name: String) {
+            guard let value = Value(rawValue: name) else { return nil }
+            self.value = value
+        }
+
         /// The code's name, as written in Swift.
         public var description: String { self.value.rawValue }
 

@@ -68,7 +68,7 @@ final class OutcomeKeeper: Sendable {
     func load() async throws {
         try await self.done.load()
         try await self.kept.wake()
-        guard self.spool.hasQueue(self.queue) else { return }
+        guard try await self.spool.hasQueue(self.queue) else { return }
         let waiting = try await self.spool.peek(self.queue, state: .ready, max: .max)
         self.done.remember(
             waiting.compactMap { message in

@@ -34,7 +34,7 @@ public final class RememberedIDs: Sendable {
     /// - Throws: ``StalkCore/StalkError`` of the store.
     public func load() async throws {
         try await self.queue.wake()
-        guard self.store.hasQueue(self.queue.queue) else { return }
+        guard try await self.store.hasQueue(self.queue.queue) else { return }
         let stored = try await self.store.peek(self.queue.queue, state: .delayed, max: .max)
         self.known.withLock { known in
             for message in stored {

@@ -12,8 +12,20 @@ public struct LocalStoreOptions: Sendable {
         case quarantine
     }
 
+    /// Whether other processes may use the store at the same time.
+    public enum Sharing: Hashable, Sendable {
+        /// The first process to open the store owns it and serves it to the others, through a socket in the store.
+        ///
+        /// When the owner goes, one of the others becomes it. See `docs/sharing.md`.
+        case automatic
+        /// The store is this process's alone: opening fails while another has it, and others that open it are turned away.
+        case exclusive
+    }
+
     /// Whether to make the store when there is none.
     public var createIfMissing: Bool
+    /// Whether other processes may use the store at the same time.
+    public var sharing: Sharing
     /// What to do about damage that no crash can cause.
     public var onDamage: DamagePolicy
     /// The largest body, in bytes, up to half a segment.
@@ -32,6 +44,7 @@ public struct LocalStoreOptions: Sendable {
     /// Makes the options.
     public init(
         createIfMissing: Bool = true,
+        sharing: Sharing = .automatic,
         onDamage: DamagePolicy = .refuse,
         maxBodyBytes: Int = 1 << 20,
         segmentBytes: Int = 8 << 20,
@@ -41,6 +54,7 @@ public struct LocalStoreOptions: Sendable {
         clock: any StoreClock = SystemStoreClock()
     ) {
         self.createIfMissing = createIfMissing
+        self.sharing = sharing
         self.onDamage = onDamage
         self.maxBodyBytes = maxBodyBytes
         self.segmentBytes = segmentBytes

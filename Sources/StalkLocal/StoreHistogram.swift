@@ -17,6 +17,11 @@ public struct StoreHistogram: Hashable, Sendable {
         self.counts = [Int](repeating: 0, count: bounds.count + 1)
     }
 
+    /// Counts that another process made.
+    init(bounds: [Int], counts: [Int], sum: Int) {
+        (self.bounds, self.counts, self.sum) = (bounds, counts, sum)
+    }
+
     /// How many there were.
     public var count: Int { self.counts.reduce(0, +) }
 

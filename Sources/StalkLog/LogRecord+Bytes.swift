@@ -3,7 +3,7 @@ package import StalkCore
 extension LogRecord {
     fileprivate enum Kind: UInt8 {
         case session = 1
-        case createQueue, publish, take, acknowledge, retry, release, deadLetter, redrive, move
+        case createQueue, publish, take, acknowledge, retry, release, deadLetter, redrive, move, call
     }
 
     /// Why a record can't be read.
@@ -41,6 +41,9 @@ extension LogRecord {
             writer.write(time)
             writer.write(target)
             for sequence in sequences { writer.write(sequence) }
+        case .call(let record):
+            writer.write(Kind.call.rawValue)
+            record.write(to: &writer)
         }
         writer.overwrite(at: start, with: UInt32(writer.count - start - 4))
     }
@@ -86,6 +89,7 @@ extension LogRecord {
             let time = try reader.read(Int64.self)
             let target = try reader.read(UInt32.self)
             return try .move(at: time, to: target, messages: Self.readSequences(&reader))
+        case .call: return try .call(CallRecord(reading: &reader))
         case nil: throw Unreadable.unknown(kind: kind, flags: 0)
         }
     }
@@ -151,6 +155,26 @@ extension PublishRecord {
         self.headers = try Headers(reading: reader.readBuffer(headerBytes))
         self.extensions = try reader.readBytes(extensionBytes)
         self.body = try reader.readBytes(reader.remaining)
+    }
+}
+
+extension CallRecord {
+    package func write(to writer: inout ByteWriter) {
+        writer.write(self.client)
+        writer.write(self.call)
+        writer.write(self.answeredBelow)
+        writer.write(self.position)
+        writer.write(self.first)
+        writer.write(self.count)
+    }
+
+    package init(reading reader: inout ByteReader) throws(ByteReader.Truncated) {
+        self.client = try reader.read()
+        self.call = try reader.read()
+        self.answeredBelow = try reader.read()
+        self.position = try reader.read()
+        self.first = try reader.read()
+        self.count = try reader.read()
     }
 }
 

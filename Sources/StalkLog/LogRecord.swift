@@ -27,6 +27,8 @@ package enum LogRecord: Hashable, Sendable {
     case redrive(at: Int64, messages: [UInt64])
     /// Messages become ready at the end of a queue; 0 is the one where each is, which keeps its attempts.
     case move(at: Int64, to: UInt32, messages: [UInt64])
+    /// Messages of this frame belong to a call of another process.
+    case call(CallRecord)
 }
 
 /// The store was opened by a new owner: leases before this are over, and the store's clock goes on from here.
@@ -84,6 +86,32 @@ package struct PublishRecord: Hashable, Sendable {
         self.headers = headers
         self.extensions = extensions
         self.body = body
+    }
+}
+
+/// Which call of another process published which messages, so that a call which is repeated publishes nothing twice.
+///
+/// It stands in the frame of its messages. A call that did not fit into one frame has one record in each.
+package struct CallRecord: Hashable, Sendable {
+    /// The number of the process that called, chosen at random.
+    package var client: UInt64
+    /// The number of the call; each client counts its own, upwards.
+    package var call: UInt64
+    /// The client has the answers of all its calls below this one.
+    package var answeredBelow: UInt64
+    /// The place of the first message in the call.
+    package var position: UInt32
+    /// The number of the first message; the others follow without gaps.
+    package var first: UInt64
+    package var count: UInt32
+
+    package init(client: UInt64, call: UInt64, answeredBelow: UInt64, position: UInt32, first: UInt64, count: UInt32) {
+        self.client = client
+        self.call = call
+        self.answeredBelow = answeredBelow
+        self.position = position
+        self.first = first
+        self.count = count
     }
 }
 

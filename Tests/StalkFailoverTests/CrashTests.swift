@@ -37,7 +37,7 @@ import Testing
         store.core.step { engine, _ in engine.fail(.storeClosed) }
         rig.remote.script { $0.lasting = nil }
         await collector.close()
-        await store.giveUp()
+        await store.access.abandon()
         let sent = rig.arrived.count
         rig.remote.script { $0.lasting = nil }
         try await rig.live { collector, _ in

@@ -80,7 +80,7 @@ final class Rig: Sendable {
         store.core.step { engine, _ in engine.fail(.storeClosed) }
         self.remote.script { if $0.lasting == .silence { $0.lasting = .notSent } }
         await collector.close()
-        await store.giveUp()
+        await store.access.abandon()
     }
 
     /// Lets time pass in small steps until something is so.
@@ -161,5 +161,13 @@ struct Oracle {
             last[group] = max(last[group] ?? -1, place)
         }
         return breaches
+    }
+}
+
+extension LocalStore {
+    /// The engine of a store that this process owns.
+    var core: StoreCore {
+        guard let owned = self.access.owned else { preconditionFailure("this process owns the store") }
+        return owned.core
     }
 }

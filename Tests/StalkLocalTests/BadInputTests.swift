@@ -55,7 +55,9 @@ import Testing
     @Test func secondOwnerIsTurnedAway() async throws {
         let temporary = TemporaryStore()
         defer { temporary.remove() }
-        let store = try await temporary.open()
+        var alone = temporary.options
+        alone.sharing = .exclusive
+        let store = try await LocalStore.open(at: temporary.path, options: alone)
         let error = await Self.code(opening: temporary.path, temporary.options)
         #expect(error?.code == .storeBusy)
         #expect(error?.message.contains("\(ProcessInfo.processInfo.processIdentifier)") == true)

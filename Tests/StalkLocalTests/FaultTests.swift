@@ -80,7 +80,7 @@ private final class FaultyRun: Sendable {
                 try await self.script(store)
                 try await store.close()
             } catch {
-                await store.giveUp()
+                await store.access.abandon()
             }
         } catch {
             // Opening met the fault.

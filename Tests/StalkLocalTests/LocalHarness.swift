@@ -50,8 +50,13 @@ extension LocalStore {
 
     /// Lets the store end as a kill would: nothing is written any more.
     func abandon() async {
-        self.core.step { engine, _ in engine.fail(.storeClosed) }
-        await self.giveUp()
+        await self.access.abandon()
+    }
+
+    /// The engine of a store that this process owns.
+    var core: StoreCore {
+        guard let owned = self.access.owned else { preconditionFailure("this process owns the store") }
+        return owned.core
     }
 }
 

@@ -62,6 +62,16 @@ extension LogRecord {
                 to: UInt32(truncatingIfNeeded: generator.next()),
                 messages: .random(using: &generator)
             ),
+            .call(
+                CallRecord(
+                    client: generator.next(),
+                    call: generator.next(),
+                    answeredBelow: generator.next(),
+                    position: UInt32(truncatingIfNeeded: generator.next()),
+                    first: generator.next(),
+                    count: UInt32(truncatingIfNeeded: generator.next())
+                )
+            ),
         ]
     }
 }

@@ -65,7 +65,7 @@ struct ForwardCommand: AsyncParsableCommand {
         let counters = try await cancelledBySignals { [self] in
             guard from.isLocal || to.isLocal else { return try await self.forward(from, to, nil) }
             return try await self.storeOptions.withStore(creating: !from.isLocal) { store in
-                if case .local(let name) = from { try store.requireQueue(name) }
+                if case .local(let name) = from { try await store.requireQueue(name) }
                 return try await self.forward(from, to, store)
             }
         }

@@ -61,7 +61,7 @@ struct GetCommand: AsyncParsableCommand {
             switch place {
             case .local(let name):
                 try await self.storeOptions.withStore { store in
-                    try store.requireQueue(name)
+                    try await store.requireQueue(name)
                     try await self.take(from: store.queue(name), wait: self.wait)
                 }
             case .sqs(let name, var configuration):

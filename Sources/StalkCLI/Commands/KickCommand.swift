@@ -48,7 +48,7 @@ struct KickCommand: AsyncParsableCommand {
         let name = try self.queue.map { text in try localQueueName(text) }
         let count = try await self.storeOptions.withStore { store in
             guard let name else { return try await self.kickEach(in: store) }
-            try store.requireQueue(name)
+            try await store.requireQueue(name)
             return try await self.kick(name, in: store)
         }
         try await self.options.report(count, done: "kicked", planned: "wouldKick")

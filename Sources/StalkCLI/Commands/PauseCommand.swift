@@ -26,7 +26,7 @@ struct PauseCommand: AsyncParsableCommand {
     func run() async throws {
         let name = try localQueueName(self.queue)
         try await self.storeOptions.withStore { store in
-            try store.requireQueue(name)
+            try await store.requireQueue(name)
             try await store.pause(name)
         }
     }
@@ -46,7 +46,7 @@ struct ResumeCommand: AsyncParsableCommand {
     func run() async throws {
         let name = try localQueueName(self.queue)
         try await self.storeOptions.withStore { store in
-            try store.requireQueue(name)
+            try await store.requireQueue(name)
             try await store.resume(name)
         }
     }

@@ -40,7 +40,7 @@ struct PeekCommand: AsyncParsableCommand {
     func run() async throws {
         let name = try localQueueName(self.queue)
         let messages = try await self.storeOptions.withStore { store in
-            try store.requireQueue(name)
+            try await store.requireQueue(name)
             return try await store.peek(name, state: self.state, max: self.max)
         }
         if self.json {

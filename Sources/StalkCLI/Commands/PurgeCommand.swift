@@ -40,7 +40,7 @@ struct PurgeCommand: AsyncParsableCommand {
         let name = try localQueueName(self.queue)
         let states: Set<MessageState> = self.state.isEmpty ? [.ready, .delayed, .dead] : Set(self.state)
         let count = try await self.storeOptions.withStore { store in
-            try store.requireQueue(name)
+            try await store.requireQueue(name)
             if self.options.dryRun { return try await self.count(name, states, in: store) }
             let progress = SharedProgress("deleted")
             defer { progress.end() }

@@ -38,7 +38,7 @@ struct RedriveCommand: AsyncParsableCommand {
     func run() async throws {
         let name = try localQueueName(self.queue)
         let count = try await self.storeOptions.withStore { store in
-            try store.requireQueue(name)
+            try await store.requireQueue(name)
             return self.dryRun ? try await self.count(name, in: store) : try await self.redrive(name, in: store)
         }
         let report: [UInt8] =

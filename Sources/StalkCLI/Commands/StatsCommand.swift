@@ -28,7 +28,7 @@ struct StatsCommand: AsyncParsableCommand {
     func run() async throws {
         let name = try self.queue.map(localQueueName)
         var stats = try await self.storeOptions.withStore { store in
-            if let name { try store.requireQueue(name) }
+            if let name { try await store.requireQueue(name) }
             return try await store.stats()
         }
         if let name { stats.queues.removeAll { $0.name != name } }

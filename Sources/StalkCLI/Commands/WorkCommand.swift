@@ -138,7 +138,7 @@ struct WorkCommand: AsyncParsableCommand {
         case .local(let name):
             let errorQueue = try self.errorQueue.map(localQueueName)
             counters = try await self.storeOptions.withStore { store in
-                try store.requireQueue(name)
+                try await store.requireQueue(name)
                 let queue = store.queue(name, options: LocalQueueOptions(errorQueue: errorQueue))
                 return try await self.work(on: queue, "local", store, policy: policy, command: command) {
                     try await queue.drained()

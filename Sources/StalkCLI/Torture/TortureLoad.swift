@@ -225,7 +225,7 @@ final class TortureLoad: Sendable {
 
     func redrive(_ store: LocalStore, _ name: String) async throws {
         let queue = try QueueName(name)
-        guard store.hasQueue(queue) else { return }
+        guard try await store.hasQueue(queue) else { return }
         self.journal.note(.redriving(queue: name))
         let count = try await store.redrive(queue)
         self.journal.note(.redriven(queue: name, count: count))

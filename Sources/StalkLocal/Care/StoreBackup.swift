@@ -1,5 +1,6 @@
 // A copy of a store that is open, which is a store of its own.
 
+internal import Glibc
 internal import StalkCore
 internal import StalkFiles
 internal import StalkIndex
@@ -149,9 +150,18 @@ extension LocalStore {
     ///   damaged because the store is; there is nothing at `path` then.
     @discardableResult
     public func backup(to path: String) async throws -> BackupReport {
-        let backup = StoreBackup(source: self.core, path: path)
-        try await onOwnThread("stalk-backup") { () throws(StalkError) in try backup.checkTarget() }
-        try await self.checkpoint()
-        return try await onOwnThread("stalk-backup") { () throws(StalkError) in try backup.run() }
+        // The owner of the store may stand in another directory.
+        let path = path.isEmpty ? path : absolutePath(path)
+        guard case .backup(let report) = try await self.carryOut(.backup(path: path)) else {
+            throw StalkError.unexpectedReply
+        }
+        return report
     }
+}
+
+private func absolutePath(_ path: String) -> String {
+    guard !path.hasPrefix("/") else { return path }
+    guard let current = getcwd(nil, 0) else { return path }
+    defer { free(current) }
+    return "\(String(cString: current))/\(path)"
 }

@@ -25,18 +25,8 @@ extension LocalStore {
     ///   changed then. ``StalkError/Code/storageFailed`` when the disk failed.
     @discardableResult
     public func compact() async throws -> CompactionReport {
-        // What was finished since the last checkpoint is still in the file. Without room it stays there.
-        do {
-            try await self.checkpoint()
-        } catch let error as StalkError where error.code == .storageFull {}
-        return try await onOwnThread("stalk-compact") { () throws(StalkError) in
-            guard let index = self.core.tables.index as? Environment else {
-                throw StalkError(.unsupported, "Only an index in LMDB can be compacted.")
-            }
-            let before = index.fileBytes
-            try StoreCompaction.compact(index, liveBytes: index.statistics().liveBytes, of: self.core)
-            return CompactionReport(bytesBefore: before, bytesAfter: index.fileBytes)
-        }
+        guard case .compaction(let report) = try await self.carryOut(.compact) else { throw StalkError.unexpectedReply }
+        return report
     }
 }
 

@@ -10,14 +10,12 @@ internal import Synchronization
 struct StoreInspector: Sendable {
     let core: StoreCore
 
-    /// Whether a message that memory does not know is finished.
-    func isGone(_ sequence: UInt64) async throws -> Bool {
-        try await onOwnThread("stalk-look") { () throws(StalkError) in
-            try self.consistently { _ in
-                ()
-            } read: { _ throws(StalkError) in
-                try !self.core.tables.contains(sequence)
-            }
+    /// Whether a message that memory does not know is finished; blocks.
+    func isGone(_ sequence: UInt64) throws(StalkError) -> Bool {
+        try self.consistently { _ in
+            ()
+        } read: { _ throws(StalkError) in
+            try !self.core.tables.contains(sequence)
         }
     }
 

@@ -20,11 +20,14 @@ struct StoreOpening {
         var core: StoreCore
         var threads: StoreThreads
         var lock: DirectoryLock
+        var directory: RealDirectory
         var report: RecoveryReport
     }
 
     /// Opens the store; blocks.
-    func run() throws(StalkError) -> Opened {
+    ///
+    /// - Parameter whenLocked: Run as soon as nobody else can own the store.
+    func run(whenLocked: (DirectoryLock, RealDirectory) -> Void = { _, _ in }) throws(StalkError) -> Opened {
         try self.options.validate()
         let directory = try self.openDirectory()
         try directory.checkFitness()
@@ -34,6 +37,7 @@ struct StoreOpening {
         // LMDB opens its files by their paths, and would follow links out of the store.
         try directory.refuseLinks(in: [Segment.directory, StoreRecovery.indexDirectory])
         let lock = try directory.lock(Self.lockName)
+        whenLocked(lock, directory)
         let wakers = try StoreWakers()
         let index = "\(self.path)/\(StoreRecovery.indexDirectory)"
         let disk = self.disk(directory)
@@ -47,7 +51,7 @@ struct StoreOpening {
         let core = recovered.workers.core
         let threads = try StoreThreads(recovered.workers, wakers, lock: lock)
         core.step { _, _ in Actions(wakesLog: true, wakesScheduler: true, wakesKeeper: true) }
-        return Opened(core: core, threads: threads, lock: lock, report: recovered.report)
+        return Opened(core: core, threads: threads, lock: lock, directory: directory, report: recovered.report)
     }
 
     private func openDirectory() throws(StalkError) -> RealDirectory {

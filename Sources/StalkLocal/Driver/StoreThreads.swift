@@ -97,17 +97,26 @@ func onOwnThread<Value: Sendable>(
     _ work: @escaping @Sendable () throws(StalkError) -> Value
 ) async throws -> Value {
     try await withCheckedThrowingContinuation { continuation in
-        do throws(StalkError) {
-            let thread = try DedicatedThread(name: name) {
-                do throws(StalkError) {
-                    continuation.resume(returning: try work())
-                } catch {
-                    continuation.resume(throwing: error)
-                }
+        runOnOwnThread(name, work) { continuation.resume(with: $0) }
+    }
+}
+
+/// Runs blocking work on a thread of its own, which ends with the work, and hands out what came of it.
+func runOnOwnThread<Value: Sendable>(
+    _ name: String,
+    _ work: @escaping @Sendable () throws(StalkError) -> Value,
+    reply: @escaping @Sendable (Result<Value, any Error>) -> Void
+) {
+    do throws(StalkError) {
+        let thread = try DedicatedThread(name: name) {
+            do throws(StalkError) {
+                reply(.success(try work()))
+            } catch {
+                reply(.failure(error))
             }
-            thread.detach()
-        } catch {
-            continuation.resume(throwing: error)
         }
+        thread.detach()
+    } catch {
+        reply(.failure(error))
     }
 }

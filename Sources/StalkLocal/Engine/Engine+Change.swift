@@ -140,7 +140,7 @@ extension Engine {
     }
 
     /// Puts a message that only LMDB knows into memory, to be changed, as what it is counted.
-    private mutating func addForChange(_ message: SettledMessage) {
+    mutating func addForChange(_ message: SettledMessage) {
         let standing = message.standing
         let sequence = standing.key.sequence
         if self.isWaiting(standing) {

@@ -5,8 +5,16 @@ internal import StalkLog
 
 extension Engine {
     mutating func addCollector(of queue: QueueName) -> UInt64 {
+        self.addCollector(CollectorRecord(queue: queue))
+    }
+
+    mutating func addCollector(_ record: CollectorRecord) -> UInt64 {
         let id = self.makeID()
-        self.collectors[id] = CollectorState(queue: queue)
+        self.collectors[id] = CollectorState(
+            queue: record.queue,
+            isAsleep: record.isAsleep,
+            maxInFlight: record.maxInFlight
+        )
         return id
     }
 

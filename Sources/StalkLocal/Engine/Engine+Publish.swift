@@ -12,6 +12,8 @@ extension Engine {
             actions.replies.append { call.reply(.failure(failure)) }
             return actions
         }
+        var call = call
+        if let origin = call.origin { self.meta.calls.recall(origin, into: &call.results) }
         self.pending.append(call)
         return self.pending.count == 1 ? self.admitPending(now: now) : Actions()
     }
@@ -67,6 +69,8 @@ extension Engine {
         now: Moment,
         _ actions: inout Actions
     ) -> Bool {
+        let (position, first) = (call.next, self.meta.nextSequence)
+        defer { self.stageCall(of: call, from: position, first: first, now: now) }
         var isQueueKnown = false
         while call.next < call.messages.count {
             guard call.results[call.next] == nil else {
@@ -89,6 +93,23 @@ extension Engine {
             call.next += 1
         }
         return true
+    }
+
+    /// Notes in the same frame which call the messages belong to that were just staged.
+    private mutating func stageCall(of call: PendingPublish, from position: Int, first: UInt64, now: Moment) {
+        guard let origin = call.origin, self.meta.nextSequence > first else { return }
+        // What was refused or is known from before stands in front: what is staged at once has places without gaps.
+        let count = UInt32(self.meta.nextSequence - first)
+        let record = CallRecord(
+            client: origin.client,
+            call: origin.call,
+            answeredBelow: origin.answeredBelow,
+            position: UInt32(call.next) - count,
+            first: first,
+            count: count
+        )
+        self.stage(.call(record), now: now)
+        self.meta.calls.note(record)
     }
 
     private mutating func hasRoom(forMessage size: Int, _ actions: inout Actions) -> Bool {

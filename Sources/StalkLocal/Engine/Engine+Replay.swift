@@ -9,7 +9,7 @@ extension Engine {
     func missingMessages(for record: LogRecord) -> [UInt64] {
         let sequences: [UInt64] =
             switch record {
-            case .session, .createQueue, .publish: []
+            case .session, .createQueue, .publish, .call: []
             case .take(let list), .acknowledge(let list), .release(let list), .redrive(_, let list),
                 .move(_, _, let list):
                 list
@@ -95,6 +95,7 @@ extension Engine {
                 guard try self.isAlive(sequence) else { continue }
                 self.apply(move: sequence, to: target, dueAt: dueAt)
             }
+        case .call(let record): self.meta.calls.note(record)
         }
         self.freedQueues = []
     }

@@ -94,7 +94,7 @@ extension Engine {
         }
     }
 
-    private mutating func expireLease(of sequence: UInt64) {
+    mutating func expireLease(of sequence: UInt64) {
         guard self.entries[sequence]?.status == .leased else { return }
         self.endLease(of: sequence)
         self.enqueueReady(sequence)

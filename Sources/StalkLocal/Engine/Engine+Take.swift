@@ -102,7 +102,7 @@ extension Engine {
                 actions.wakesKeeper = true
                 return
             }
-            let taken = self.takeReady(number, upTo: room)
+            let taken = self.takeReady(number, upTo: room, bytes: taker.maxBytes)
             if taken.isEmpty { break }
             self.removeTaker(at: position, of: number)
             self.deliver(taken, to: taker, now: now, &actions)
@@ -111,13 +111,20 @@ extension Engine {
     }
 
     /// Takes the messages that are first in line out of line, leased, their leases still to be dated.
-    private mutating func takeReady(_ number: UInt32, upTo limit: Int) -> [UInt64] {
+    private mutating func takeReady(_ number: UInt32, upTo limit: Int, bytes maxBytes: Int) -> [UInt64] {
         var taken: [UInt64] = []
+        var bytes = 0
         while taken.count < limit, let key = self.firstInLine(number) {
             if self.queues[number].readyInMiddle > 0, key >= self.queues[number].scanFrom { break }
+            bytes += self.entries[key.sequence]?.content.body.count ?? 0
+            if bytes > maxBytes, !taken.isEmpty { break }
             self.queues[number].removeFirst()
             // Leased at once: a key may stand in line twice, when its message was forgotten and loaded again.
             self.setStatus(.leased, of: key.sequence)
+            if self.isAwaitingHolders, let entry = self.entries[key.sequence], self.mayBeHeld(entry.standing) {
+                self.awaited.insert(key.sequence)
+                continue
+            }
             taken.append(key.sequence)
         }
         return taken

@@ -99,6 +99,11 @@ struct Engine {
     /// Counts the moments at which memory forgot something: what was read from LMDB before one is of no use after it.
     var epoch: UInt64 = 0
 
+    /// Whether processes that the last owner served may still come back for what they work on.
+    var isAwaitingHolders = false
+    /// What is held back for them, leased to nobody.
+    var awaited: Set<UInt64> = []
+
     /// Which threads wait for a signal; a signal to one that does not is saved.
     var isLogAsleep = false
     var isSchedulerAsleep = false

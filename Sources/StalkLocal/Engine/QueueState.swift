@@ -153,6 +153,8 @@ struct Taker: Sendable {
     var id: UInt64
     var collector: UInt64
     var max: Int
+    /// How large the bodies of all deliveries may be together, unless one alone is larger.
+    var maxBytes = Int.max
     var lease: Duration
     var durability: Durability
     /// Whether it leaves with nothing once LMDB was asked; it does not wait for messages to come.

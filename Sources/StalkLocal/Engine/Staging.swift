@@ -91,6 +91,8 @@ struct PendingPublish: Sendable {
     var results: [Result<MessageID, StalkError>?]
     /// The first message that is not staged yet.
     var next = 0
+    /// The call of another process that this is, which may be repeated.
+    var origin: CallOrigin?
     var durability: Durability
     var reply: @Sendable (Result<[Result<MessageID, StalkError>], StalkError>) -> Void
 }

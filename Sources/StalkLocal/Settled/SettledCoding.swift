@@ -2,6 +2,7 @@
 
 internal import StalkCore
 internal import StalkIndex
+internal import StalkLog
 
 /// A value that can't be what this version wrote although its checksum holds.
 private func malformed(_ table: String) -> StalkError {
@@ -166,6 +167,7 @@ extension StoreMeta {
         writer.write(self.storeTime)
         writer.write(self.clockOffset)
         writer.writeShortText(self.bootID)
+        for record in self.calls.records { record.write(to: &writer) }
     }
 
     init(reading buffer: UnsafeRawBufferPointer) throws(StalkError) {
@@ -190,6 +192,7 @@ extension StoreMeta {
         self.storeTime = try reader.read()
         self.clockOffset = try reader.read()
         self.bootID = try reader.readShortText()
+        while reader.remaining > 0 { self.calls.note(try CallRecord(reading: &reader)) }
     }
 }
 

@@ -154,6 +154,8 @@ struct StoreMeta: Hashable, Sendable {
     var bootID: String
     /// The store's clock less the time since boot, in nanoseconds.
     var clockOffset: Int64
+    /// The calls of other processes that may be repeated.
+    var calls = PublishCalls()
 
     init(store: UInt64) {
         self.store = store

@@ -77,7 +77,9 @@ import Testing
     /// LMDB chooses the newer of two meta pages by a number of theirs, and one bit of that can make the older one win.
     @Test func commitThatIsTakenBackIsReplayedOrNamed() async throws {
         for checkpoints in 1...12 {
-            let temporary = TemporaryStore()
+            var temporary = TemporaryStore()
+            // A directory is copied while it is open, and a socket can't be.
+            temporary.options.sharing = .exclusive
             defer { temporary.remove() }
             let store = try await temporary.open()
             var published: Set<String> = []

@@ -53,7 +53,7 @@ extension LogRecord {
         case .publish(let record): record.headers.hasReplacedText
         case .retry(let record): record.reason.hasReplacement
         case .deadLetter(let record): record.reason.hasReplacement
-        case .createQueue, .take, .acknowledge, .release, .redrive, .move: false
+        case .createQueue, .take, .acknowledge, .release, .redrive, .move, .call: false
         }
     }
 }

@@ -1,0 +1,103 @@
+// What a new owner of the store leaves to those who worked on messages when the last one went.
+
+internal import StalkCore
+internal import StalkPlatform
+internal import StalkWheel
+
+/// A lease that the last owner gave, as its holder knows it.
+struct HeldLease: Sendable {
+    /// The message.
+    var sequence: UInt64
+    /// Which delivery of the message it is.
+    var attempt: UInt32
+    var lease: UInt64
+    /// When it ends.
+    var deadline: BootTime
+    /// The collector that holds it.
+    var collector: UInt64
+}
+
+/// What became of a lease at a new owner.
+enum LeaseVerdict: UInt8, Sendable {
+    /// It goes on.
+    case adopted
+    /// Its delivery was ended before: the log says how.
+    case ended
+    /// The message comes, or came, again.
+    case lost
+}
+
+extension Engine {
+    /// Holds back what somebody may still work on, until all who may are back or gone.
+    mutating func awaitHolders() {
+        self.isAwaitingHolders = true
+    }
+
+    /// Gives out again what nobody came back for.
+    mutating func stopAwaitingHolders(now: Moment) -> Actions {
+        var actions = Actions()
+        guard self.isAwaitingHolders else { return actions }
+        self.isAwaitingHolders = false
+        for sequence in self.awaited.sorted() where self.entries[sequence]?.lease == 0 {
+            self.expireLease(of: sequence)
+        }
+        self.awaited = []
+        self.serveFreedQueues(now: now, &actions)
+        if !self.staging.isEmpty { actions.wakesLog = true }
+        return actions
+    }
+
+    /// Whether a message that is ready was handed out, and nothing tells how that ended.
+    func mayBeHeld(_ standing: MessageStanding) -> Bool {
+        !standing.isDead && standing.attempts > 0 && standing.failures.last?.attempt != standing.attempts
+    }
+
+    /// Lets a lease of the last owner go on.
+    ///
+    /// - Parameters:
+    ///   - held: The lease; its collector is one of this engine.
+    ///   - found: The message as LMDB held it at `epoch`, when memory does not know it.
+    ///   - deadline: When it ends, by the store's clock, in milliseconds.
+    /// - Returns: What became of it; `nil` when it must be tried again, since memory forgot something meanwhile.
+    mutating func adopt(
+        _ held: HeldLease,
+        found: SettledMessage?,
+        epoch: UInt64,
+        deadline: Int64
+    ) -> (LeaseVerdict?, Actions) {
+        var actions = Actions()
+        guard epoch == self.epoch else { return (nil, actions) }
+        guard let standing = self.entries[held.sequence]?.standing ?? found?.standing else { return (.ended, actions) }
+        guard self.entries[held.sequence]?.status != .gone else { return (.ended, actions) }
+        let wasEnded = standing.failures.last?.attempt == held.attempt || standing.attempts < held.attempt
+        guard standing.attempts == held.attempt, self.mayBeHeld(standing) else {
+            return (wasEnded ? .ended : .lost, actions)
+        }
+        if self.entries[held.sequence] == nil, let found { self.addForChange(found) }
+        guard let entry = self.entries[held.sequence],
+            entry.status == .ready || entry.status == .leased && entry.lease < held.lease,
+            deadline > self.wheel.now
+        else { return (.lost, actions) }
+        if entry.status == .leased { self.endLease(of: held.sequence) }
+        self.awaited.remove(held.sequence)
+        self.setStatus(.leased, of: held.sequence)
+        let timer = self.addTimer(.lease, queue: entry.queue, key: held.sequence, deadline: deadline, &actions)
+        self.entries[held.sequence]?.lease = held.lease
+        self.entries[held.sequence]?.holder = held.collector
+        self.entries[held.sequence]?.timer = timer
+        self.collectors[held.collector]?.inFlight += 1
+        return (.adopted, actions)
+    }
+
+    /// Ends the leases of collectors whose process has gone: what they worked on comes again at once, and the attempts
+    /// count.
+    mutating func abandon(_ collectors: Set<UInt64>, now: Moment) -> Actions {
+        var actions = Actions()
+        let held = self.entries.values.filter { $0.status == .leased && collectors.contains($0.holder) }
+        for sequence in held.map(\.sequence).sorted() { self.expireLease(of: sequence) }
+        for collector in collectors { self.removeCollector(collector) }
+        self.serveFreedQueues(now: now, &actions)
+        if !self.staging.isEmpty { actions.wakesLog = true }
+        return actions
+    }
+}

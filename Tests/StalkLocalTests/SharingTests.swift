@@ -1,0 +1,220 @@
+import Foundation
+import StalkCore
+import StalkTesting
+import Synchronization
+import Testing
+
+@testable import StalkLocal
+
+/// A store that two openings share: the first owns it, the second reaches it through the socket.
+struct SharedStore: Sendable {
+    let temporary: TemporaryStore
+    let owner: LocalStore
+    let client: LocalStore
+
+    init(_ temporary: TemporaryStore = TemporaryStore()) async throws {
+        self.temporary = temporary
+        self.owner = try await temporary.open()
+        self.client = try await temporary.open()
+    }
+
+    func close() async throws {
+        try await self.client.close()
+        try await self.owner.close()
+        self.temporary.remove()
+    }
+}
+
+/// Reaches a local queue through another owner, for the conformance suite.
+final class SharedHarness: CollectorHarness {
+    let shared: SharedStore
+    private let next = NextNumber()
+
+    init() async throws {
+        self.shared = try await SharedStore()
+    }
+
+    func makeCollector() async throws -> LocalQueue {
+        try self.shared.client.queue("queue-\(self.next.take())")
+    }
+
+    func advance(by duration: Duration) async throws {
+        await self.shared.temporary.advance(self.shared.owner, by: duration)
+    }
+
+    func takeIsWaiting() async throws {
+        let core = self.shared.owner.core
+        while core.look({ engine in engine.queues.numbers.allSatisfy { engine.queues[$0].takers.isEmpty } }) {
+            await Task.yield()
+        }
+    }
+
+    func deadLetters(of collector: LocalQueue) async throws -> [ConformanceDeadLetter]? {
+        try await self.shared.client.peek(collector.queue, state: .dead, max: 100).map { message in
+            ConformanceDeadLetter(body: message.body, reason: message.failures.last?.reason ?? "")
+        }
+    }
+}
+
+@Suite(.timeLimit(.minutes(5))) struct SharingTests {
+    @Test(arguments: CollectorCheck.allCases)
+    func clientKeeps(check: CollectorCheck) async throws {
+        let harness = try await SharedHarness()
+        let outcome = try await CollectorConformance(harness).run(check)
+        let needsLess: Set<CollectorCheck> = [.missingExtensionIsRefused, .missingAtomicPublishIsRefused]
+        #expect((outcome == .passed) != needsLess.contains(check), "\(outcome)")
+        try await harness.shared.close()
+    }
+
+    @Test func bothSeeTheSame() async throws {
+        let shared = try await SharedStore()
+        #expect(shared.owner.access.owned != nil && shared.client.access.owned == nil)
+        let (left, right) = (try shared.owner.queue("q"), try shared.client.queue("q"))
+        try await left.publish(Message("from the owner", headers: ["a": "b"]))
+        try await right.publish(Message("from the client"))
+        try await right.wake()
+        let taken = try await right.take(TakeRequest(max: 10))
+        #expect(taken.map(\.text) == ["from the owner", "from the client"])
+        #expect(taken[0].headers["a"] == "b" && taken[0].attempt == 1 && taken[0].queue == right.queue)
+        try await right.finish(taken[0], .deadLetter(reason: "why"))
+        try await right.acknowledge(taken[1])
+        let (ours, theirs) = (try await shared.owner.stats(), try await shared.client.stats())
+        #expect(ours.queues == theirs.queues && ours.queues[0].dead == 1 && ours.owner == theirs.owner)
+        #expect(try await shared.client.message(taken[0].id).failures.map(\.reason) == ["why"])
+        #expect(try await shared.client.countRedrivable(right.queue) == 1)
+        #expect(try await shared.client.redrive(right.queue) == 1)
+        #expect(try await shared.client.hasQueue(right.queue))
+        try await shared.client.pause(right.queue)
+        #expect(try await shared.owner.stats().queues[0].isPaused)
+        try await shared.client.resume(right.queue)
+        try await shared.client.delete(taken[0].id)
+        #expect(try await shared.owner.stats().queues[0].ready == 0)
+        await #expect(throws: StalkError.self) { try await shared.client.message(taken[0].id) }
+        try await shared.close()
+    }
+
+    @Test func manyMessagesComeInParts() async throws {
+        let shared = try await SharedStore()
+        let queue = try shared.client.queue("q")
+        let bodies = (0..<300).map { [UInt8](repeating: UInt8($0 % 256), count: 60_000) }
+        for part in stride(from: 0, to: 300, by: 100) {
+            let results = try await queue.publish(bodies[part..<part + 100].map { Message($0) })
+            #expect(results.allSatisfy { (try? $0.get()) != nil })
+        }
+        let seen = try await shared.client.peek(queue.queue, max: 300)
+        #expect(seen.map(\.body) == bodies)
+        try await queue.wake()
+        var taken: [[UInt8]] = []
+        while taken.count < 300 { taken += try await queue.take(TakeRequest(max: 1000)).map(\.body) }
+        #expect(taken == bodies)
+        try await shared.close()
+    }
+
+    @Test func whatAClientHeldComesBackWhenItGoes() async throws {
+        let shared = try await SharedStore()
+        let queue = try shared.client.queue("q")
+        try await queue.publish(Message("a"))
+        try await queue.wake()
+        #expect(try await queue.take(TakeRequest()).count == 1)
+        // The process ends: its connection does.
+        await shared.client.access.abandon()
+        let other = try shared.owner.queue("q")
+        try await other.wake()
+        let again = try await other.take(TakeRequest(wait: .seconds(3600)))
+        #expect(again.map(\.attempt) == [2])
+        try await shared.owner.close()
+        shared.temporary.remove()
+    }
+
+    @Test func aTakerIsServedWhoeverPublishes() async throws {
+        let shared = try await SharedStore()
+        let (left, right) = (try shared.owner.queue("q"), try shared.client.queue("q"))
+        try await right.wake()
+        async let taken = right.take(TakeRequest(wait: .seconds(3600)))
+        try await left.publish(Message("a"))
+        #expect(try await taken.map(\.text) == ["a"])
+        try await shared.close()
+    }
+}
+
+@Suite(.timeLimit(.minutes(5))) struct TakeoverTests {
+    @Test(arguments: [false, true]) func theClientGoesOnAsTheOwner(closes: Bool) async throws {
+        let shared = try await SharedStore()
+        let queue = try shared.client.queue("q")
+        for body in ["a", "b", "c"] { try await queue.publish(Message(body)) }
+        try await queue.wake()
+        let held = try await queue.take(TakeRequest(max: 2))
+        let other = try shared.owner.queue("q")
+        try await other.wake()
+        #expect(try await other.take(TakeRequest()).map(\.text) == ["c"])
+        if closes { try await shared.owner.close() } else { await shared.owner.access.abandon() }
+
+        // What this process held is still its own, what the other one held comes again.
+        try await queue.finish(held[0], .acknowledge)
+        try await queue.extend(held[1], lease: .seconds(60))
+        #expect(try await queue.take(TakeRequest(wait: .seconds(3600))).map(\.text) == ["c"])
+        try await queue.finish(held[1], .retry(after: .zero, reason: "again"))
+        let again = try await queue.take(TakeRequest())
+        #expect(again.map(\.text) == ["b"] && again[0].attempt == 2)
+        #expect(shared.client.access.owned != nil)
+        #expect(try await shared.client.stats().queues[0].leased == 2)
+        try await shared.client.close()
+        shared.temporary.remove()
+    }
+
+    @Test func aThirdOneFindsTheNewOwner() async throws {
+        let shared = try await SharedStore()
+        let third = try await shared.temporary.open()
+        let (left, right) = (try shared.client.queue("q"), try third.queue("q"))
+        for body in ["a", "b"] { try await left.publish(Message(body)) }
+        try await left.wake()
+        try await right.wake()
+        let (one, two) = (try await left.take(TakeRequest()), try await right.take(TakeRequest()))
+        #expect(one.map(\.text) == ["a"] && two.map(\.text) == ["b"])
+        await shared.owner.access.abandon()
+        // Nobody is given what the other one still works on.
+        #expect(try await left.take(TakeRequest()).isEmpty)
+        #expect(try await right.take(TakeRequest()).isEmpty)
+        try await left.acknowledge(one[0])
+        try await right.acknowledge(two[0])
+        #expect(try await third.stats().queues[0].leased == 0)
+        #expect([shared.client, third].count { $0.access.owned != nil } == 1)
+        try await third.close()
+        try await shared.client.close()
+        shared.temporary.remove()
+    }
+
+    @Test func callsUnderWayAreCarriedOutOnce() async throws {
+        let temporary = TemporaryStore()
+        let first = [try await temporary.open(), try await temporary.open(), try await temporary.open()]
+        let last = try await temporary.open()
+        let queue = try last.queue("q")
+        let published = PublishedBodies()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for worker in 0..<8 {
+                group.addTask {
+                    for number in 0..<200 {
+                        try await queue.publish(Message("\(worker)-\(number)"))
+                        published.bodies.withLock { $0.append("\(worker)-\(number)") }
+                    }
+                }
+            }
+            // Each owner goes in the middle of it, until the publisher owns the store itself.
+            for store in first {
+                let count = published.bodies.withLock { $0.count }
+                while published.bodies.withLock({ $0.count }) < min(count + 200, 1600) { await Task.yield() }
+                await store.access.abandon()
+            }
+            try await group.waitForAll()
+        }
+        let stored = try await last.peek(queue.queue, max: 10_000).map { String(decoding: $0.body, as: UTF8.self) }
+        #expect(stored.count == 1600 && Set(stored) == Set(published.bodies.withLock { $0 }))
+        try await last.close()
+        temporary.remove()
+    }
+}
+
+/// What several tasks published.
+private final class PublishedBodies: Sendable {
+    let bodies = Locked<[String]>([])
+}
