@@ -162,6 +162,25 @@ final class SharedHarness: CollectorHarness {
         shared.temporary.remove()
     }
 
+    /// In an error queue attempts are counted anew, so that a number of them says nothing of which delivery it was.
+    @Test(arguments: [false, true]) func whatFailedBeforeIsHeldLikeAnythingElse(settles: Bool) async throws {
+        let shared = try await SharedStore()
+        let errors = try shared.client.queue("errors")
+        let queue = try shared.client.queue("q", options: LocalQueueOptions(errorQueue: errors.queue))
+        try await queue.publish(Message("a"))
+        try await queue.wake()
+        try await errors.wake()
+        try await queue.finish(queue.take(TakeRequest())[0], .deadLetter(reason: "no"))
+        let held = try await errors.take(TakeRequest())
+        #expect(held.map(\.attempt) == [1])
+        if settles { try await shared.client.checkpoint() }
+        await shared.owner.access.abandon()
+        try await errors.acknowledge(held[0])
+        #expect(try await shared.client.stats().queues.allSatisfy { $0.ready + $0.leased + $0.dead == 0 })
+        try await shared.client.close()
+        shared.temporary.remove()
+    }
+
     @Test func aThirdOneFindsTheNewOwner() async throws {
         let shared = try await SharedStore()
         let third = try await shared.temporary.open()

@@ -326,7 +326,7 @@ extension Engine {
         self.meta.epoch += 1
         self.meta.bootID = bootID
         self.meta.clockOffset = clockOffset
-        self.nextLease = UInt64(self.meta.epoch) << 40
+        self.nextLease = Self.firstLease(of: self.meta.epoch)
         self.nextFrame = lastFrame + 1
         self.writtenThrough = lastFrame
         self.syncedThrough = lastFrame

@@ -77,6 +77,7 @@ extension Engine {
         self.hasUnsettledPause = false
         var meta = self.meta
         meta.settledFrame = self.nextFrame - 1
+        meta.nextLease = self.nextLease
         meta.storeTime = now.milliseconds
         let sequences = self.dirty
         self.dirty = []

@@ -198,6 +198,7 @@ extension Engine {
     mutating func uncountAttempt(of sequence: UInt64) {
         guard let attempts = self.entries[sequence]?.standing.attempts, attempts > 0 else { return }
         self.entries[sequence]?.standing.attempts = attempts - 1
+        self.entries[sequence]?.standing.lease = 0
         self.markDirty(sequence)
     }
 
@@ -280,6 +281,7 @@ extension Engine {
         self.entries[sequence]?.standing.diedIn = diedIn
         self.entries[sequence]?.standing.isDead = false
         self.entries[sequence]?.standing.attempts = 0
+        self.entries[sequence]?.standing.lease = 0
         self.setStatus(.ready, of: sequence)
         self.markDirty(sequence)
         self.enqueueReady(sequence)
@@ -291,6 +293,7 @@ extension Engine {
         let failure = FailureRecord(attempt: standing.attempts, at: time, reason: reason)
         let kept = standing.failures.suffix(FailureRecord.maxKept - 1)
         self.entries[sequence]?.standing.failures = kept + [failure]
+        self.entries[sequence]?.standing.lease = 0
         self.markDirty(sequence)
     }
 

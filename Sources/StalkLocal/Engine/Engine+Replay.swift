@@ -38,6 +38,7 @@ extension Engine {
         switch record {
         case .session(let session):
             self.meta.epoch = max(self.meta.epoch, session.epoch)
+            self.nextLease = Self.firstLease(of: session.epoch)
             self.meta.bootID = session.bootID
             self.meta.clockOffset = session.clockOffset
         case .createQueue(let number, let name):
@@ -54,9 +55,12 @@ extension Engine {
             if let entry = self.entries[record.sequence] { self.makeVisible(entry, now: now, &actions) }
         case .take(let sequences):
             for sequence in sequences {
+                // Numbered as they were when they were given.
+                let lease = self.nextLease
+                self.nextLease += 1
                 guard try self.isAlive(sequence) else { continue }
                 self.makeReadyForReplay(sequence)
-                self.countAttempt(of: sequence)
+                self.countAttempt(of: sequence, lease: lease)
             }
         case .acknowledge(let sequences):
             for sequence in sequences {

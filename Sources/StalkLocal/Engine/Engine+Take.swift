@@ -152,7 +152,7 @@ extension Engine {
             self.nextLease += 1
             guard let queue = self.entries[sequence]?.queue else { continue }
             let timer = self.addTimer(.lease, queue: queue, key: sequence, deadline: deadline, &actions)
-            self.countAttempt(of: sequence)
+            self.countAttempt(of: sequence, lease: lease)
             self.entries[sequence]?.lease = lease
             self.entries[sequence]?.holder = taker.collector
             self.entries[sequence]?.timer = timer
@@ -178,8 +178,9 @@ extension Engine {
     }
 
     /// Counts one more attempt; from now on the message stands among the ready ones, not in the schedule.
-    mutating func countAttempt(of sequence: UInt64) {
+    mutating func countAttempt(of sequence: UInt64, lease: UInt64) {
         self.entries[sequence]?.standing.attempts += 1
+        self.entries[sequence]?.standing.lease = lease
         self.entries[sequence]?.standing.isScheduled = false
         self.markDirty(sequence)
     }

@@ -8,8 +8,6 @@ internal import StalkWheel
 struct HeldLease: Sendable {
     /// The message.
     var sequence: UInt64
-    /// Which delivery of the message it is.
-    var attempt: UInt32
     var lease: UInt64
     /// When it ends.
     var deadline: BootTime
@@ -47,10 +45,11 @@ extension Engine {
         return actions
     }
 
-    /// Whether a message that is ready was handed out, and nothing tells how that ended.
-    func mayBeHeld(_ standing: MessageStanding) -> Bool {
-        !standing.isDead && standing.attempts > 0 && standing.failures.last?.attempt != standing.attempts
-    }
+    /// The first lease of an owner: none has a number of another's.
+    static func firstLease(of epoch: UInt32) -> UInt64 { UInt64(epoch) << 40 }
+
+    /// Whether somebody may work on a message that is ready: nothing tells how its last delivery ended.
+    func mayBeHeld(_ standing: MessageStanding) -> Bool { standing.lease != 0 && !standing.isDead }
 
     /// Lets a lease of the last owner go on.
     ///
@@ -67,15 +66,17 @@ extension Engine {
     ) -> (LeaseVerdict?, Actions) {
         var actions = Actions()
         guard epoch == self.epoch else { return (nil, actions) }
-        guard let standing = self.entries[held.sequence]?.standing ?? found?.standing else { return (.ended, actions) }
-        guard self.entries[held.sequence]?.status != .gone else { return (.ended, actions) }
-        let wasEnded = standing.failures.last?.attempt == held.attempt || standing.attempts < held.attempt
-        guard standing.attempts == held.attempt, self.mayBeHeld(standing) else {
-            return (wasEnded ? .ended : .lost, actions)
+        let known = self.entries[held.sequence].flatMap { $0.status == .gone ? nil : $0.standing }
+        guard let standing = self.entries[held.sequence] == nil ? found?.standing : known else {
+            return (.ended, actions)
+        }
+        guard standing.lease == held.lease, !standing.isDead else {
+            // This owner gave it to somebody else, or the last one ended the delivery as its holder had asked.
+            return (standing.lease >= Self.firstLease(of: self.meta.epoch) ? .lost : .ended, actions)
         }
         if self.entries[held.sequence] == nil, let found { self.addForChange(found) }
         guard let entry = self.entries[held.sequence],
-            entry.status == .ready || entry.status == .leased && entry.lease < held.lease,
+            entry.status == .ready || self.awaited.contains(held.sequence),
             deadline > self.wheel.now
         else { return (.lost, actions) }
         if entry.status == .leased { self.endLease(of: held.sequence) }

@@ -127,7 +127,7 @@ struct Engine {
         self.writtenThrough = meta.settledFrame
         self.syncedThrough = meta.settledFrame
         self.room = LogRoom(segmentBytes: limits.segmentBytes)
-        self.nextLease = 1
+        self.nextLease = meta.nextLease
     }
 
     /// A number that nothing else of this owner has.

@@ -12,6 +12,7 @@ private func malformed(_ table: String) -> StalkError {
 private enum Flags {
     static var scheduled: UInt8 { 1 }
     static var dead: UInt8 { 2 }
+    static var leased: UInt8 { 4 }
     static var paused: UInt8 { 1 }
 }
 
@@ -84,7 +85,10 @@ extension MessageStanding {
     func write(to writer: inout ByteWriter) {
         writer.write(self.queue)
         writer.write(self.key.priority)
-        writer.write((self.isScheduled ? Flags.scheduled : 0) | (self.isDead ? Flags.dead : 0))
+        writer.write(
+            (self.isScheduled ? Flags.scheduled : 0) | (self.isDead ? Flags.dead : 0)
+                | (self.lease != 0 ? Flags.leased : 0)
+        )
         writer.write(self.attempts)
         writer.write(self.key.dueAt)
         writer.write(self.diedIn)
@@ -94,6 +98,7 @@ extension MessageStanding {
             writer.write(failure.at)
             writer.writeShortText(failure.reason)
         }
+        if self.lease != 0 { writer.write(self.lease) }
     }
 
     init(reading buffer: UnsafeRawBufferPointer, sequence: UInt64) throws(StalkError) {
@@ -124,6 +129,7 @@ extension MessageStanding {
             isScheduled: flags & Flags.scheduled != 0,
             isDead: flags & Flags.dead != 0,
             attempts: attempts,
+            lease: flags & Flags.leased != 0 ? try reader.read() : 0,
             diedIn: diedIn,
             failures: failures
         )
@@ -167,6 +173,7 @@ extension StoreMeta {
         writer.write(self.storeTime)
         writer.write(self.clockOffset)
         writer.writeShortText(self.bootID)
+        writer.write(self.nextLease)
         for record in self.calls.records { record.write(to: &writer) }
     }
 
@@ -192,6 +199,9 @@ extension StoreMeta {
         self.storeTime = try reader.read()
         self.clockOffset = try reader.read()
         self.bootID = try reader.readShortText()
+        // Early stores of format 1 end here.
+        guard reader.remaining > 0 else { return }
+        self.nextLease = try reader.read()
         while reader.remaining > 0 { self.calls.note(try CallRecord(reading: &reader)) }
     }
 }

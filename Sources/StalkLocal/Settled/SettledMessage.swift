@@ -51,6 +51,10 @@ struct MessageStanding: Hashable, Sendable {
     /// Whether it failed for good.
     var isDead = false
     var attempts: UInt32 = 0
+    /// The number of the last lease, until it is known how that delivery ended; 0 for none.
+    ///
+    /// Whoever holds it can go on at another owner of the store.
+    var lease: UInt64 = 0
     /// The queue where it failed for good before it was moved here; 0 for none.
     var diedIn: UInt32 = 0
     /// The last failures, oldest first.
@@ -154,6 +158,8 @@ struct StoreMeta: Hashable, Sendable {
     var bootID: String
     /// The store's clock less the time since boot, in nanoseconds.
     var clockOffset: Int64
+    /// The number of the next lease; the log does not say it of each.
+    var nextLease: UInt64 = 1
     /// The calls of other processes that may be repeated.
     var calls = PublishCalls()
 

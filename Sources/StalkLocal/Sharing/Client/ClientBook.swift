@@ -100,7 +100,6 @@ final class ClientBook: Sendable {
                 guard let lease = Lease(leased.delivery.receipt) else { continue }
                 state.leases[lease] = HeldLease(
                     sequence: lease.sequence,
-                    attempt: UInt32(clamping: leased.delivery.attempt),
                     lease: lease.lease,
                     deadline: leased.deadline,
                     collector: collector

@@ -205,7 +205,6 @@ extension WireGreeting {
         writer.write(UInt32(self.leases.count))
         for lease in self.leases {
             writer.write(lease.sequence)
-            writer.write(lease.attempt)
             writer.write(lease.lease)
             writer.write(lease.deadline.nanoseconds)
             writer.write(lease.collector)
@@ -223,10 +222,9 @@ extension WireGreeting {
             let number = try reader.number(UInt64.self)
             self.collectors.append(Collector(number: number, state: try CollectorRecord(reading: &reader)))
         }
-        for _ in 0..<(try reader.count(ofItemsFrom: 36)) {
+        for _ in 0..<(try reader.count(ofItemsFrom: 32)) {
             let lease = HeldLease(
                 sequence: try reader.number(),
-                attempt: try reader.number(),
                 lease: try reader.number(),
                 deadline: BootTime(nanoseconds: try reader.number()),
                 collector: try reader.number()
