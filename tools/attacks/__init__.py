@@ -1,9 +1,10 @@
 """The attacks on the real binary, in the order in which they run."""
 
-from attacks import care, clock, device, fulldisk, kill, limits, power, soak, suspend, syscalls
+from attacks import care, clock, device, fulldisk, kill, limits, power, share, soak, suspend, syscalls
 
 ALL = [
     kill.ATTACK,
+    share.ATTACK,
     power.ATTACK,
     device.ATTACK,
     fulldisk.ATTACK,

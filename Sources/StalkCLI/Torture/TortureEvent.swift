@@ -31,6 +31,8 @@ enum TortureEvent: Hashable {
     /// A process begins; what was under way in the one before is over, or never happened. With `isSingle`, one call
     /// follows the other.
     case life(seed: UInt64, isSingle: Bool)
+    /// Which of several processes says what follows; lines of a journal that several write begin with it.
+    case speaker(UInt64)
     /// The store was opened.
     case opened(replayedFrames: Int, tornBytes: Int)
     /// A message is about to be published.
@@ -70,6 +72,7 @@ extension TortureEvent: CustomStringConvertible {
     var description: String {
         switch self {
         case .life(let seed, let isSingle): "life \(seed) \(isSingle ? "single" : "many")"
+        case .speaker(let number): "@\(number)"
         case .opened(let frames, let torn): "opened \(frames) \(torn)"
         case .publishing(let number, let queue): "publishing \(number) \(queue)"
         case .published(let number, let id): "published \(number) \(id)"
@@ -161,6 +164,16 @@ extension TortureEvent {
 }
 
 extension TortureEvent {
+    /// Who says a line of a journal that several processes write, and what it says.
+    ///
+    /// A process that is killed can leave a piece of a line, without its end, in front of another's.
+    private static func speaker(of line: Substring) -> (UInt64, Substring)? {
+        guard let mark = line.lastIndex(of: "@") else { return nil }
+        let words = line[line.index(after: mark)...].split(separator: " ", maxSplits: 1)
+        guard words.count == 2, let speaker = UInt64(words[0]) else { return nil }
+        return (speaker, words[1])
+    }
+
     /// Reads a journal of one or more lives.
     ///
     /// A process that is killed can leave its last line cut short. Such a line is passed over: the next life begins with
@@ -174,9 +187,14 @@ extension TortureEvent {
         var lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         // Behind the last newline: nothing, or a line that was cut.
         _ = lines.popLast()
-        for (index, line) in lines.enumerated() where !line.isEmpty {
+        for (index, whole) in lines.enumerated() where !whole.isEmpty {
             let next = index + 1 < lines.count ? lines[index + 1] : ""
             if next.hasPrefix("life ") { continue }
+            var line = whole
+            if let (speaker, rest) = Self.speaker(of: whole) {
+                events.append(.speaker(speaker))
+                line = rest
+            }
             if let event = TortureEvent(line) {
                 events.append(event)
             } else {

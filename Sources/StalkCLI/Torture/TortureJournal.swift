@@ -25,11 +25,17 @@ final class TortureJournal: Sendable {
     }
 
     private let descriptor: Int32
+    /// What each line begins with when several processes write the journal.
+    private let mark: String
     private let state = Locked(State())
     private let lock = Locked(())
 
-    init(descriptor: Int32 = STDOUT_FILENO) {
+    /// Begins a journal.
+    ///
+    /// - Parameter speaker: The number of this process, when several write the journal.
+    init(descriptor: Int32 = STDOUT_FILENO, speaker: UInt64? = nil) {
         self.descriptor = descriptor
+        self.mark = speaker.map { "@\($0) " } ?? ""
     }
 
     /// Writes events, with one write of the system as long as nothing is in its way.
@@ -39,7 +45,7 @@ final class TortureJournal: Sendable {
         var text = ""
         for event in events {
             if case .life = event { text += "\n" }
-            text += "\(event)\n"
+            text += "\(self.mark)\(event)\n"
         }
         let bytes = Array(text.utf8)
         self.lock.withLock { _ in
@@ -83,6 +89,9 @@ final class TortureJournal: Sendable {
     var ended: Int { self.state.withLock { $0.ended } }
 
     func addOutstanding(_ count: Int) { self.state.withLock { $0.outstanding += count } }
+
+    /// Notes how many messages wait in the store, when others end them too.
+    func setOutstanding(_ count: Int) { self.state.withLock { $0.outstanding = count } }
 
     func addEnded(_ count: Int) {
         self.state.withLock { state in

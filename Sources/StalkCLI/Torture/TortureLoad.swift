@@ -21,6 +21,8 @@ final class TortureLoad: Sendable {
         var backlog: Int?
         var durability: TortureDurability
         var lease = Duration.seconds(30)
+        /// Whether other processes use the store at the same time.
+        var isShared = false
     }
 
     let options: Options
@@ -41,11 +43,17 @@ final class TortureLoad: Sendable {
     }
 
     /// How this life's store is set up: small segments and frequent checkpoints bring more borders into each second.
-    static func storeOptions(seed: UInt64, isSingle: Bool, segmentBytes: Int? = nil) -> LocalStoreOptions {
+    static func storeOptions(
+        seed: UInt64,
+        isSingle: Bool,
+        segmentBytes: Int? = nil,
+        isShared: Bool = false
+    ) -> LocalStoreOptions {
         var random = TortureRandom(seed: seed)
         let chosen = isSingle ? 1 << 18 : [1 << 18, 1 << 20, 8 << 20][random.below(3)]
         let segment = segmentBytes ?? chosen
         return LocalStoreOptions(
+            sharing: isShared ? .automatic : .exclusive,
             maxBodyBytes: 1 << 16,
             segmentBytes: segment,
             checkpointBytes: segment * (isSingle ? 4 : 1 + random.below(4)),
@@ -209,8 +217,14 @@ final class TortureLoad: Sendable {
         while self.isRunning {
             try? await Task.sleep(for: .milliseconds(10 + random.below(60)))
             do {
+                if self.options.isShared {
+                    let queues = try await store.stats().queues
+                    self.journal.setOutstanding(queues.reduce(0) { $0 + $1.ready + $1.delayed })
+                }
                 switch random.below(6) {
                 case 0: try await store.sync()
+                // What a process that was killed sent back is known to nobody.
+                case 1 where self.options.isShared: try await store.checkpoint()
                 case 1: try await self.redrive(store, TortureQueues.all[random.below(TortureQueues.all.count)])
                 case 2: _ = try await store.stats()
                 default:

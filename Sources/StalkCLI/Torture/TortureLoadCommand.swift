@@ -45,6 +45,9 @@ struct TortureLoadCommand: AsyncParsableCommand {
     @Flag(help: "One task and a fixed series of operations.")
     var single = false
 
+    @Flag(help: "Other processes use the store too, and write the same journal.")
+    var shared = false
+
     @Option(help: "Messages that are published per second.")
     var rate: Int?
 
@@ -66,7 +69,7 @@ struct TortureLoadCommand: AsyncParsableCommand {
 
     func run() async throws {
         try TortureParent.watch()
-        let journal = TortureJournal()
+        let journal = TortureJournal(speaker: self.shared ? self.seed : nil)
         let options = TortureLoad.Options(
             seed: self.seed,
             publishers: max(self.publishers, 0),
@@ -75,7 +78,8 @@ struct TortureLoadCommand: AsyncParsableCommand {
             rate: self.rate,
             backlog: self.backlog,
             durability: self.durability,
-            lease: self.lease
+            lease: self.lease,
+            isShared: self.shared
         )
         let load = TortureLoad(options: options, journal: journal)
         journal.note(.life(seed: self.seed, isSingle: self.single))
@@ -85,7 +89,8 @@ struct TortureLoadCommand: AsyncParsableCommand {
                 options: TortureLoad.storeOptions(
                     seed: self.seed,
                     isSingle: self.single,
-                    segmentBytes: self.segmentBytes
+                    segmentBytes: self.segmentBytes,
+                    isShared: self.shared
                 )
             )
             let recovery = store.recovery

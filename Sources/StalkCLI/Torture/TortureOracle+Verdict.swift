@@ -100,7 +100,7 @@ extension TortureOracle {
         var figures = TortureVerdict.Figures(lives: self.lives, settled: self.settledCount, failures: self.failures)
         for (number, record) in self.records {
             let item = present[number]
-            if record.holder == self.lives { figures.held += 1 }
+            if record.holder == self.life { figures.held += 1 }
             if !record.isStored, !record.isRefused {
                 if item != nil { figures.undecidedPresent += 1 } else { figures.undecidedAbsent += 1 }
             }

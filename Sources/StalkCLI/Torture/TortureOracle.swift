@@ -32,7 +32,7 @@ struct TortureOracle {
         var failedAttempt: Int?
         var id: String?
         /// The life in which it was delivered and not finished.
-        var holder: Int?
+        var holder: UInt64?
         /// Counts what makes an older call's outcome no longer the last word.
         var version = 0
         /// The line that announced it.
@@ -46,6 +46,7 @@ struct TortureOracle {
         var outgoing: [UInt64]
         var version: Int
         var before: Record
+        var speaker: UInt64?
         var line: Int
     }
 
@@ -70,6 +71,8 @@ struct TortureOracle {
     private var numbers: [String: UInt64] = [:]
     private var finishes: [String: [Finish]] = [:]
     private var redrives: Set<String> = []
+    /// Which of several processes speaks; `nil` when there is one at a time.
+    private var speaker: UInt64?
     private var line = 0
     private var isSingle = false
     /// Where the storage failed in this life.
@@ -80,6 +83,7 @@ struct TortureOracle {
         self.line += 1
         switch event {
         case .life(_, let isSingle): self.beginLife(isSingle: isSingle)
+        case .speaker(let speaker): self.speaker = speaker
         case .publishing(let number, let queue): self.publishing(number, queue)
         case .published(let number, let id): self.published(number, id)
         case .unpublished(let number, let code): self.unpublished(number, code)
@@ -91,7 +95,7 @@ struct TortureOracle {
         case .redriven(let queue, _): self.redrives.remove(queue)
         case .failed(let code, _):
             self.failures += 1
-            if code == "storageFailed", self.failedAt == nil { self.failedAt = self.line }
+            if code == "storageFailed", self.failedAt == nil, self.speaker == nil { self.failedAt = self.line }
         case .wrong(let id, let number): self.add(.wrong, "message \(id) was delivered, and is not what \(number) was")
         case .early(let id, let number, let what): self.add(.early, "message \(id), \(number): \(what)")
         case .settled(let message): self.settled(message)
@@ -105,11 +109,16 @@ struct TortureOracle {
 
     private mutating func beginLife(isSingle: Bool) {
         self.lives += 1
+        // The others live on.
+        guard self.speaker == nil else { return }
         self.isSingle = isSingle
         self.failedAt = nil
         self.finishes = [:]
         self.redrives = []
     }
+
+    /// The life that speaks.
+    var life: UInt64 { self.speaker ?? UInt64(self.lives) }
 
     /// A call that began after the storage had failed must not succeed.
     private mutating func succeeded(_ what: String, begunAt line: Int) {
@@ -179,7 +188,7 @@ struct TortureOracle {
             return self.add(.invented, "message \(id), \(number), was delivered, and nobody had published it")
         }
         if self.isSingle { self.succeeded("message \(number) was delivered", begunAt: self.line) }
-        let isHeldHere = record.holder == self.lives
+        let isHeldHere = record.holder == self.life
         if record.isRefused { self.add(.invented, "message \(number) was refused, and was delivered") }
         if record.end == .certain {
             // A line with an older attempt is only late: its lease had run out before somebody else finished the message.
@@ -203,7 +212,7 @@ struct TortureOracle {
         record.queue = queue
         record.places = [place]
         record.attempts = max(record.attempts, attempt)
-        record.holder = self.lives
+        record.holder = self.life
         record.version += 1
         self.store(record, number)
         self.name(number, id)
@@ -250,6 +259,7 @@ struct TortureOracle {
             outgoing: outgoing.map(\.number),
             version: record.version,
             before: before,
+            speaker: self.speaker,
             line: self.line
         )
         self.finishes[id, default: []].append(finish)
@@ -261,7 +271,11 @@ struct TortureOracle {
     }
 
     private mutating func take(_ id: String, _ ending: TortureEvent.Ending) -> Finish? {
-        guard let index = self.finishes[id]?.lastIndex(where: { $0.ending == ending }) else {
+        guard
+            let index = self.finishes[id]?.lastIndex(where: { finish in
+                finish.ending == ending && finish.speaker == self.speaker
+            })
+        else {
             self.add(.journal, "a finish of \(id) ended that had not begun")
             return nil
         }

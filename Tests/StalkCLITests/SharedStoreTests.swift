@@ -1,0 +1,116 @@
+import Foundation
+import Testing
+
+/// Several processes on one store, end to end.
+@Suite("Shared stores, end to end", .timeLimit(.minutes(5)))
+struct SharedStoreTests {
+    @Test("A worker takes over from an owner that is killed, and nothing is done twice or lost")
+    func takeover() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                seq 200 | "$STALK" put q --lines
+                coproc OWNER { exec "$STALK" put other --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                : > "$STALK_STORE.done"
+                for worker in 1 2; do
+                    "$STALK" work q -j 2 -- bash -c 'read -r n; sleep 0.02; echo "$n" >> "$STALK_STORE.done"' &
+                    workers="$workers $!"
+                done
+                until [ "$(wc -l < "$STALK_STORE.done")" -gt 20 ]; do sleep 0.02; done
+                kill -9 "$OWNER_PID"
+                until [ "$(wc -l < "$STALK_STORE.done")" -ge 200 ]; do sleep 0.05; done
+                "$STALK" stats --json
+                kill -TERM $workers
+                wait $workers
+                "$STALK" stats q --json | grep -o '"ready":0,"delayed":0,"leased":0'
+                """,
+                store: store
+            )
+            let done = try String(contentsOfFile: store + ".done", encoding: .utf8).split(separator: "\n")
+            #expect(done.count == 200 && Set(done).count == 200, "\(outcome.errors)")
+            #expect(outcome.lines.last == #""ready":0,"delayed":0,"leased":0"#, "\(outcome.text) \(outcome.errors)")
+        }
+    }
+
+    @Test("What a killed worker held goes to another one at once, not when its lease ends")
+    func death() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                "$STALK" put other < /dev/null > /dev/null
+                coproc OWNER { exec "$STALK" put other --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                echo held | "$STALK" put q > /dev/null
+                "$STALK" work q -- bash -c 'echo $$ > "$STALK_STORE.started"; exec sleep 600' & worker=$!
+                until [ -s "$STALK_STORE.started" ]; do sleep 0.02; done
+                "$STALK" get q | wc -l
+                kill -9 $worker
+                kill "$(cat "$STALK_STORE.started")"
+                "$STALK" get q --wait 60s --format json | grep -o '"attempt":2'
+                kill "$OWNER_PID"
+                """,
+                store: store
+            )
+            #expect(outcome.lines.map { $0.trimmingCharacters(in: .whitespaces) } == ["0", #""attempt":2"#])
+        }
+    }
+
+    @Test("A stopped owner is reported, and left alone")
+    func stopped() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                coproc OWNER { exec "$STALK" put q --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                kill -STOP "$OWNER_PID"
+                "$STALK" stats; echo "status $?"
+                kill -CONT "$OWNER_PID"
+                "$STALK" stats q --json | grep -o '"ready":1'
+                kill "$OWNER_PID"
+                """,
+                store: store
+            )
+            #expect(outcome.lines == ["status 4", #""ready":1"#])
+            #expect(outcome.errors.contains("is stopped: continue it (kill -CONT"), "\(outcome.errors)")
+        }
+    }
+
+    @Test("A store whose path is longer than a socket's address may be is shared too")
+    func longPath() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                export STALK_STORE="$STALK_STORE/$(printf 'x%.0s' {1..150})"
+                mkdir -p -m 700 "$STALK_STORE"
+                coproc OWNER { exec "$STALK" put q --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                "$STALK" get q --ack
+                stat -c %a "$STALK_STORE/sharing" "$STALK_STORE/sharing/socket"
+                kill "$OWNER_PID"
+                """,
+                store: store
+            )
+            #expect(outcome.lines == ["a", "700", "600"], "\(outcome.errors)")
+        }
+    }
+
+    @Test("Backup and compaction work while another process owns the store")
+    func care() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                coproc OWNER { exec "$STALK" put q --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                "$STALK" backup "$STALK_STORE.copy" > /dev/null; echo "backup $?"
+                "$STALK" compact > /dev/null; echo "compact $?"
+                "$STALK" verify; echo "verify $?"
+                STALK_STORE="$STALK_STORE.copy" "$STALK" get q --ack
+                kill "$OWNER_PID"
+                """,
+                store: store
+            )
+            #expect(outcome.lines == ["backup 0", "compact 0", "verify 4", "a"], "\(outcome.text) \(outcome.errors)")
+        }
+    }
+}
