@@ -40,7 +40,9 @@ struct BenchCommand: AsyncParsableCommand {
               CPU/MSG     processor time, callers included
               MEMORY      anonymous resident memory at the end of the run, less what there was before the store was opened
 
-            With --backlog or --scheduled, only that is measured. Both need room on the disk and some minutes for millions.
+            With --backlog, --scheduled or --processes, only that is measured. The first two need room on the disk and some \
+            minutes for millions. With --processes, the same callers work in the one process that owns the store, and then in \
+            others that reach it through its socket, 16 in each and a queue for each; 'single' has one caller in any case.
 
               stalk bench --only single --store /mnt/other-disk
               stalk bench --backlog 10000000
@@ -79,6 +81,16 @@ struct BenchCommand: AsyncParsableCommand {
     )
     var scheduled: Int?
 
+    @Option(
+        help: ArgumentHelp("Compare one process with this many that share its store.", valueName: "count"),
+        transform: { try parseCount($0, atLeast: 1) }
+    )
+    var processes: Int?
+
+    /// What a child process does to be measured: see ``SharedBench``.
+    @Option(help: .hidden)
+    var asClientFrom: Int64?
+
     /// What a child process does to be killed: see ``BacklogBench``.
     @Flag(help: .hidden)
     var publishUntilKilled = false
@@ -93,6 +105,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     func validate() throws {
         let names = BenchRun.all.map(\.name)
+        guard self.asClientFrom == nil else { return }
         for name in self.only where !names.contains(name) {
             throw ValidationError("There is no run \(quoted(name)); there are \(names.joined(separator: ", ")).")
         }
@@ -101,11 +114,14 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         let path = try self.storeOptions.path()
+        if let start = self.asClientFrom {
+            return try await SharedBench.beClient(of: path, self.only.first ?? "", from: start, for: self.time)
+        }
         if self.publishUntilKilled { return try await BacklogBench.publishUntilKilled(path) }
         let report = try await cancelledBySignals { [self] in
             try await withBenchDirectory(inside: path) { directory in
                 try directory.checkFitness()
-                let isDeep = self.backlog != nil || self.scheduled != nil
+                let isDeep = self.backlog != nil || self.scheduled != nil || self.processes != nil
                 return isDeep ? try await self.measureDeep(in: directory) : try await self.measure(in: directory)
             }
         }
@@ -113,7 +129,8 @@ struct BenchCommand: AsyncParsableCommand {
     }
 
     private func measureDeep(in directory: RealDirectory) async throws -> (json: JSONValue, text: String) {
-        let bodies = self.bodies == .random ? BenchBodies.random() : await .records()
+        let isDeep = self.backlog != nil || self.scheduled != nil
+        let bodies = self.bodies == .random || !isDeep ? BenchBodies.random() : await .records()
         let progress = SharedProgress("measured")
         defer { progress.end() }
         var (members, text) = ([JSONValue.Member](), "")
@@ -128,6 +145,12 @@ struct BenchCommand: AsyncParsableCommand {
             let outcome = try await bench.measure(progress)
             members.append(.init("scheduled", outcome.json))
             text += outcome.text
+        }
+        if let processes = self.processes {
+            let bench = SharedBench(processes: processes, time: self.time, bodies: .random(), directory: directory)
+            let outcomes = try await bench.measure(progress)
+            members.append(.init("shared", outcomes.json(processes: processes)))
+            text += outcomes.text(processes: processes)
         }
         return (.object(members), text)
     }

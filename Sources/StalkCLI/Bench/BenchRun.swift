@@ -35,7 +35,7 @@ struct BenchRun: Sendable {
 
     // MARK: Loads
 
-    private func load(on queue: LocalQueue, _ bodies: BenchBodies) -> Load {
+    func load(on queue: LocalQueue, _ bodies: BenchBodies) -> Load {
         let (batch, durability, work) = (self.batch, self.durability, self.work)
         return Load(callers: self.callers, batch: batch) { first in
             let messages = (first..<first + batch).map { Message(bodies[$0]) }
