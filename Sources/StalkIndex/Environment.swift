@@ -225,10 +225,6 @@ extension Environment {
     private func failed(_ code: LMDBCode) -> StalkError {
         var error = StalkError.lmdb(code.rawValue, "write to the index in \(self.path)")
         guard error.code == .storageFailed else { return error }
-        // LMDB calls a write that a full disk cut short an I/O error.
-        if code.rawValue == EIO, let full = try? self.withHandle({ handle throws(StalkError) in handle.fullDisk() }) {
-            return .lmdb(full.rawValue, "write to the index in \(self.path)")
-        }
         error.message += " Nothing more can be written until then."
         self.failure = error
         return error

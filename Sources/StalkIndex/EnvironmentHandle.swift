@@ -1,5 +1,4 @@
 internal import CLMDB
-internal import CStalkSystem
 internal import Glibc
 internal import StalkCore
 
@@ -110,18 +109,6 @@ final class EnvironmentHandle {
         let status = mdb_env_set_mapsize(self.pointer, mapBytes)
         if status != MDB_SUCCESS, status != EINVAL { self.hasMap = false }
         try check(status, "map \(mapBytes) bytes of \(self.path)")
-    }
-
-    /// The code that says how the disk is full (or a quota, or a file size limit), or nil if a mebibyte more fits.
-    func fullDisk() -> LMDBCode? {
-        let fileBytes = self.fileBytes
-        guard CStalkSystem_fallocate(self.dataDescriptor, off_t(fileBytes), 1 << 20) != 0 else {
-            // Pages past the last commit: LMDB has no use for them yet.
-            ftruncate(self.dataDescriptor, off_t(fileBytes))
-            return nil
-        }
-        let error = errno
-        return [ENOSPC, EDQUOT, EFBIG].contains(error) ? LMDBCode(rawValue: error) : nil
     }
 
     /// Opens the tables in one transaction, and creates those that are missing if asked.

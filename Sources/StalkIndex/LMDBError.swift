@@ -12,14 +12,15 @@ struct LMDBCode: Error, Hashable, CustomStringConvertible {
 
     /// What a commit returned.
     ///
-    /// LMDB returns EIO for a write that was cut short, as a full disk does, without any call having failed. To ask the
-    /// disk for room afterwards tells the two apart only as long as nobody frees any.
+    /// LMDB returns EIO for a write that was cut short, as a full disk does, without any call having failed, but for those
+    /// that were interrupted and made again. To ask the disk for room afterwards would be no help: room can come and go,
+    /// and a full disk can fail too.
     ///
     /// - Parameters:
     ///   - status: What LMDB returned.
     ///   - systemError: `errno` after the commit, which was 0 before it.
     init(commit status: CInt, systemError: CInt) {
-        self.rawValue = status == EIO && systemError == 0 ? ENOSPC : status
+        self.rawValue = status == EIO && [0, EINTR].contains(systemError) ? ENOSPC : status
     }
 
     var description: String {
@@ -62,7 +63,7 @@ extension StalkError {
             (.permissionDenied, "the system refused access; check the owner and mode of the store's files.")
         case ELOOP:
             (.notAStore, "a store may hold no symbolic links; replace it by the file itself.")
-        case ENOENT, ENOTDIR:
+        case ENOENT, ENOTDIR, EISDIR:
             (.notAStore, "there is no such directory or file; check the path.")
         case ENAMETOOLONG:
             (.pathTooLong, "the path is too long; use a shorter one.")

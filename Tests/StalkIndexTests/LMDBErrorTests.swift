@@ -11,7 +11,8 @@ import Testing
         (-30782, .storeDamaged), (-30794, .newerFormat), (-30792, .storageFull), (-30795, .storageFailed),
         (-30785, .storeBusy), (-30781, .invalidArgument), (-30790, .unavailable), (-30788, .unavailable),
         (ENOSPC, .storageFull), (EDQUOT, .storageFull), (EFBIG, .storageFull), (EIO, .storageFailed),
-        (EACCES, .permissionDenied), (EROFS, .permissionDenied), (ENOENT, .notAStore), (ENAMETOOLONG, .pathTooLong),
+        (EACCES, .permissionDenied), (EROFS, .permissionDenied), (ENOENT, .notAStore), (EISDIR, .notAStore),
+        (ENAMETOOLONG, .pathTooLong),
         (EBUSY, .storeBusy), (EMFILE, .unavailable), (ENOMEM, .unavailable), (EXDEV, .storageFailed),
     ]
 
@@ -28,7 +29,10 @@ import Testing
 
     /// A full disk whose room came back at once looks like this: nothing else tells it from a failed one.
     @Test func writeThatWasCutShortIsNoFailedDisk() {
-        #expect(StalkError.lmdb(LMDBCode(commit: EIO, systemError: 0).rawValue, "try it").code == .storageFull)
+        for systemError in [0, EINTR] {
+            let code = LMDBCode(commit: EIO, systemError: systemError)
+            #expect(StalkError.lmdb(code.rawValue, "try it").code == .storageFull)
+        }
         for (status, systemError) in [(EIO, EIO), (EIO, EINVAL), (ENOSPC, ENOSPC), (-30796, 0)] as [(CInt, CInt)] {
             #expect(LMDBCode(commit: status, systemError: systemError).rawValue == status)
         }
