@@ -9,17 +9,37 @@ import Testing
     /// Whether every bit is flipped, or one of each byte: STALK_ALL_FLIPS=1 asks for all 524,288.
     private static let flipsPerByte = environmentNumber("STALK_ALL_FLIPS") == 1 ? 8 : 1
     private static let parts = 8
+    /// How many segments of 64 KiB are flipped through: STALK_FLIP_SEGMENTS=128 asks for 8 MiB of log.
+    private static let segments = environmentNumber("STALK_FLIP_SEGMENTS") ?? 1
 
-    /// A segment of frames that are all synced, some of them small, and some room behind them.
-    private func fullSegment() throws -> ScriptedLog {
+    /// A segment of frames that are all synced, some of them small, and some room behind them; of which sizes, is chosen
+    /// for the first and by chance for the others.
+    private func fullSegment(_ index: Int = 0) throws -> ScriptedLog {
         var log = try ScriptedLog()
-        for count in [0, 3, 8, 100, 2000, 4032, 6000, 8193, 1, 12_000, 16_000, 13_000] { try log.append(bytes: count) }
-        return log
+        guard index > 0 else {
+            for count in [0, 3, 8, 100, 2000, 4032, 6000, 8193, 1, 12_000, 16_000, 13_000] {
+                try log.append(bytes: count)
+            }
+            return log
+        }
+        var generator = SeededGenerator(seed: UInt64(index))
+        var room = ScriptedLog.segmentBytes
+        while true {
+            let most = Int.random(in: 1...5, using: &generator)
+            let count = Int.random(in: 0..<[10, 100, 1000, 8000, 16_000][most - 1], using: &generator)
+            room -= (FrameHeader.byteCount + count + 7) & ~7
+            guard room >= 0 else { return log }
+            try log.append(bytes: count)
+        }
     }
 
-    @Test("A flipped bit is harmless, is named as damage, or costs the last frame alone", arguments: 0..<parts)
-    func bitFlips(part: Int) throws {
-        let log = try self.fullSegment()
+    @Test(
+        "A flipped bit is harmless, is named as damage, or costs the last frame alone",
+        arguments: 0..<parts * segments
+    )
+    func bitFlips(part number: Int) throws {
+        let part = number % Self.parts
+        let log = try self.fullSegment(number / Self.parts)
         let last = log.writer.writtenThrough
         let ranges = try (1...last).map { sequence in
             let place = try log.place(sequence)
