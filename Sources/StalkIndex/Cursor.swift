@@ -4,7 +4,7 @@ internal import StalkCore
 /// A position in a table, for the length of one call on a transaction.
 struct Cursor: ~Copyable {
     private enum Place {
-        case lmdb(OpaquePointer)
+        case lmdb(OpaquePointer, PageGuard?)
         case standIn(any StandInTransaction)
     }
 
@@ -18,16 +18,16 @@ struct Cursor: ~Copyable {
         self.table = table
         switch transaction {
         case .standIn(let transaction): self.place = .standIn(transaction)
-        case .lmdb(let transaction):
+        case .lmdb(let transaction, let pages):
             var pointer: OpaquePointer?
             try check(mdb_cursor_open(transaction, table.handle, &pointer), "read the table \(table.name)")
             guard let pointer else { throw .lmdb(MDB_BAD_TXN, "read the table \(table.name)") }
-            self.place = .lmdb(pointer)
+            self.place = .lmdb(pointer, pages)
         }
     }
 
     deinit {
-        if case .lmdb(let pointer) = self.place { mdb_cursor_close(pointer) }
+        if case .lmdb(let pointer, _) = self.place { mdb_cursor_close(pointer) }
     }
 
     /// The checked value, or nil when its checksum does not fit.
@@ -36,20 +36,23 @@ struct Cursor: ~Copyable {
     /// Goes to the first key at or after `key`; false when there is none.
     mutating func seek(_ key: UnsafeRawBufferPointer) throws(StalkError) -> Bool {
         switch self.place {
-        case .standIn(let transaction): self.move(to: transaction.entry(in: self.table.name, from: key))
+        case .standIn(let transaction): return self.move(to: transaction.entry(in: self.table.name, from: key))
         // LMDB takes no empty key, but every key comes after it.
-        case .lmdb(let pointer):
-            key.isEmpty ? try self.move(pointer, MDB_FIRST) : try self.move(pointer, MDB_SET_RANGE, to: key)
+        case .lmdb(let pointer, let pages):
+            try pages?.allow(.read, key, in: self.table)
+            return key.isEmpty ? try self.move(pointer, MDB_FIRST) : try self.move(pointer, MDB_SET_RANGE, to: key)
         }
     }
 
     mutating func next() throws(StalkError) -> Bool {
         switch self.place {
         case .standIn(let transaction):
-            try withBytes(of: [UInt8](self.key) + [0]) { key in
+            return try withBytes(of: [UInt8](self.key) + [0]) { key in
                 self.move(to: transaction.entry(in: self.table.name, from: key))
             }
-        case .lmdb(let pointer): try self.move(pointer, MDB_NEXT)
+        case .lmdb(let pointer, let pages):
+            if !self.key.isEmpty { try pages?.allow(.read, self.key, in: self.table) }
+            return try self.move(pointer, MDB_NEXT)
         }
     }
 
@@ -58,7 +61,8 @@ struct Cursor: ~Copyable {
         switch self.place {
         case .standIn(let transaction):
             return self.move(to: transaction.lastEntry(in: self.table.name, before: bound))
-        case .lmdb(let pointer):
+        case .lmdb(let pointer, let pages):
+            try pages?.allow(.read, bound, in: self.table)
             guard let bound, try self.seek(bound) else { return try self.move(pointer, MDB_LAST) }
             return try self.move(pointer, MDB_PREV)
         }
@@ -67,8 +71,12 @@ struct Cursor: ~Copyable {
     /// Deletes the entry; ``next()`` then goes to the one after it.
     mutating func delete() -> CInt {
         switch self.place {
-        case .standIn(let transaction): transaction.delete(self.key, from: self.table.name) ? MDB_SUCCESS : MDB_NOTFOUND
-        case .lmdb(let pointer): mdb_cursor_del(pointer, 0)
+        case .standIn(let transaction):
+            return transaction.delete(self.key, from: self.table.name) ? MDB_SUCCESS : MDB_NOTFOUND
+        case .lmdb(let pointer, _):
+            // Its bytes go with it.
+            self.key = UnsafeRawBufferPointer(start: nil, count: 0)
+            return mdb_cursor_del(pointer, 0)
         }
     }
 

@@ -69,7 +69,7 @@ extension Environment {
             mapBytes: mapBytes,
             tableCount: self.tables.count,
             access: .existing,
-            isStructureChecked: false
+            checkedAtOnce: nil
         )
         try handle.syncDirectory()
         // LMDB numbers tables in the order in which they are opened, and everybody keeps the numbers.
@@ -85,6 +85,8 @@ extension Environment {
 extension EnvironmentHandle {
     /// Copies the last commit into a new file, and syncs it; what could not be finished is removed.
     func copy(to path: String) throws(StalkError) {
+        // LMDB goes over all of the trees.
+        try self.pages?.allowAll()
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw .lmdb(errno, "make \(path)") }
         var status = mdb_env_copyfd2(self.pointer, descriptor, UInt32(MDB_CP_COMPACT))

@@ -24,8 +24,9 @@ package final class Environment: @unchecked Sendable {
 
     /// Opens the tables of a directory.
     ///
-    /// Before anything is mapped, the length of data.mdb is compared with what its meta pages say, and in a file of up to
-    /// 64 MiB every page that LMDB uses is checked: LMDB trusts its pages, and can crash on a damaged one.
+    /// Before anything is mapped, the length of data.mdb is compared with what its meta pages say, and every page that LMDB
+    /// uses is checked: LMDB trusts its pages, and can crash on a damaged one. In a file above 64 MiB the leaves are checked
+    /// later, before LMDB follows them.
     ///
     /// - Parameters:
     ///   - path: A directory that exists; data.mdb and lock.mdb go into it, with mode 0600.
@@ -34,6 +35,8 @@ package final class Environment: @unchecked Sendable {
     ///   - createIfMissing: Whether to create the file and tables that are not there. Without it they must be there;
     ///     with it an empty file, which a crash during creation can leave behind, counts as missing.
     ///   - isReadOnly: Whether to change nothing at all, lock.mdb included; nobody may have the directory open to write.
+    ///   - checkedAtOnce: The largest file whose pages are all checked at once, in bytes: 64 MiB take a tenth of a second.
+    ///     `nil` to trust the file, for tests.
     /// - Throws: ``StalkError`` with ``StalkError/Code/storeBusy`` when this process has the directory open already,
     ///   ``StalkError/Code/storeDamaged`` when the file is cut short or its meta pages are damaged,
     ///   ``StalkError/Code/newerFormat``, ``StalkError/Code/notAStore`` when the directory or file is not there,
@@ -43,13 +46,15 @@ package final class Environment: @unchecked Sendable {
         mapBytes: Int,
         tables: [String],
         createIfMissing: Bool,
-        isReadOnly: Bool = false
+        isReadOnly: Bool = false,
+        checkedAtOnce: Int? = 64 << 20
     ) throws(StalkError) {
         let handle = try EnvironmentHandle(
             path: path,
             mapBytes: mapBytes,
             tableCount: tables.count,
-            access: isReadOnly ? .readOnly : createIfMissing ? .createIfMissing : .existing
+            access: isReadOnly ? .readOnly : createIfMissing ? .createIfMissing : .existing,
+            checkedAtOnce: checkedAtOnce
         )
         _ = try handle.checkReaders()
         self.tables = try handle.openTables(tables, create: createIfMissing)
@@ -185,7 +190,7 @@ extension Environment {
         let handle = try self.openHandle
         let transaction: ReadTransaction
         do throws(LMDBCode) {
-            transaction = try ReadTransaction(handle.pointer)
+            transaction = try ReadTransaction(handle.pointer, handle.pages)
         } catch {
             return .refused(error)
         }
@@ -200,7 +205,7 @@ extension Environment {
         let thread = CStalkSystem_threadID()
         var transaction: WriteTransaction
         do throws(LMDBCode) {
-            transaction = try WriteTransaction(handle.pointer)
+            transaction = try WriteTransaction(handle.pointer, handle.pages)
         } catch {
             return .refused(error)
         }
@@ -212,6 +217,8 @@ extension Environment {
             if let failure = transaction.failure { return .refused(failure) }
             throw error
         }
+        // Whatever the body made of it, what it wanted to change is not there.
+        if let damage = transaction.damage { throw damage }
         precondition(thread == CStalkSystem_threadID(), "A write transaction must not change its thread.")
         do throws(LMDBCode) {
             try transaction.commit()

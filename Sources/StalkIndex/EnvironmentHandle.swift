@@ -13,31 +13,34 @@ enum EnvironmentAccess {
 final class EnvironmentHandle {
     let pointer: OpaquePointer
     let claim: DirectoryClaim
-
-    /// The largest data.mdb whose structure is checked at every opening, in bytes: that takes a tenth of a second.
-    static var checkedBytesMax: Int { 64 << 20 }
+    /// What keeps LMDB from pages of a large file that nobody has looked at; nil when all were looked at.
+    let pages: PageGuard?
 
     /// Opens the environment; the tables come later.
     ///
-    /// - Parameter isStructureChecked: Whether to look for pages that LMDB could crash on, unless the file is large.
+    /// - Parameter checkedAtOnce: The largest file, in bytes, that is searched as a whole for pages that LMDB could crash
+    ///   on; in a larger one they are looked at when they are needed. `nil` to trust the file.
     init(
         path: String,
         mapBytes: Int,
         tableCount: Int,
         access: EnvironmentAccess,
-        isStructureChecked: Bool = true
+        checkedAtOnce: Int?
     ) throws(StalkError) {
         let claim = try DirectoryClaim(path)
         try claim.refuseLink("lock.mdb")
         let usedBytes = try DataFile.prepare(in: claim, access)
-        if isStructureChecked, let usedBytes, usedBytes <= Self.checkedBytesMax {
-            try PageFile(in: claim).checkStructure()
+        var pages: PageGuard?
+        if let checkedAtOnce, let usedBytes {
+            let file = try PageFile(in: claim)
+            if usedBytes <= checkedAtOnce { try file.checkStructure() } else { pages = try PageGuard(file) }
         }
         var created: OpaquePointer?
         try check(mdb_env_create(&created), "open the index in \(path)")
         guard let pointer = created else { throw .lmdb(ENOMEM, "open the index in \(path)") }
         self.pointer = pointer
         self.claim = claim
+        self.pages = pages
         // From here on a throw runs deinit, which closes.
         let mapBytes = Self.mapBytes(atLeast: mapBytes, usedBytes: usedBytes ?? 0, tableCount: tableCount)
         try check(mdb_env_set_mapsize(pointer, mapBytes), "set the map size of \(path)")
@@ -127,6 +130,7 @@ final class EnvironmentHandle {
             guard error.rawValue == MDB_NOTFOUND else { throw .lmdb(error.rawValue, action) }
             throw StalkError(.storeDamaged, "Can't \(action): it is not there; run 'stalk verify'.", cause: error)
         }
+        try self.pages?.begin(tables, descriptor: self.dataDescriptor)
         return tables
     }
 

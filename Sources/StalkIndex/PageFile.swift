@@ -17,6 +17,8 @@ package final class PageFile {
     /// Where LMDB keeps the rows of a table.
     struct Tree {
         var root: UInt64
+        /// How many levels LMDB counted, the leaves included.
+        var depth = 0
         /// How many rows LMDB counted; nil when that is not known.
         var entries: UInt64?
         /// Whether keys are numbers of eight bytes in the machine's order: the list of free pages.
@@ -26,8 +28,8 @@ package final class PageFile {
 
     /// What keeps LMDB out; nil when its owner holds the claim.
     private let claim: DirectoryClaim?
-    private let path: String
-    private let descriptor: CInt
+    let path: String
+    let descriptor: CInt
     /// The length of the file.
     package let byteCount: Int
     /// Pages of one file have one size.
@@ -123,8 +125,13 @@ package final class PageFile {
             while rows.next() != nil {}
         }
         self.checkFreePages()
-        guard let problem = self.problems.first else { return }
-        throw StalkError(
+        guard self.isSound else { throw self.refusal }
+    }
+
+    /// The error for a file that LMDB must not get.
+    var refusal: StalkError {
+        let problem = self.problems.first ?? Problem(offset: 0, what: "it has no pages that can be read")
+        return StalkError(
             .storeDamaged,
             "\(self.path) is damaged at byte \(problem.offset): \(problem.what). Nothing was changed; "
                 + "run 'stalk verify', then 'stalk repair'."
@@ -184,6 +191,7 @@ package final class PageFile {
             }
             self.tables[name] = Tree(
                 root: littleEndian(UInt64.self, in: row.stored, at: 40),
+                depth: Int(littleEndian(UInt16.self, in: row.stored, at: 6)),
                 entries: littleEndian(UInt64.self, in: row.stored, at: 32),
                 name: "of the table \(name)"
             )
@@ -243,7 +251,7 @@ package final class PageFile {
         return Self.read(self.descriptor, at: offset, count: count)
     }
 
-    private static func read(_ descriptor: CInt, at offset: Int, count: Int) -> [UInt8]? {
+    static func read(_ descriptor: CInt, at offset: Int, count: Int) -> [UInt8]? {
         var isWhole = true
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, done in
             while done < count {

@@ -8,11 +8,11 @@ package struct ReadTransaction: ~Copyable, Transaction {
     package let handle: TransactionHandle
 
     /// Begins a snapshot of `environment`, which must stay open as long as this lives.
-    init(_ environment: OpaquePointer) throws(LMDBCode) {
+    init(_ environment: OpaquePointer, _ pages: PageGuard? = nil) throws(LMDBCode) {
         var pointer: OpaquePointer?
         let status = mdb_txn_begin(environment, nil, UInt32(MDB_RDONLY), &pointer)
         guard status == MDB_SUCCESS, let pointer else { throw LMDBCode(rawValue: status) }
-        self.handle = .lmdb(pointer)
+        self.handle = .lmdb(pointer, pages)
     }
 
     /// A snapshot of another ``Index``.
@@ -21,6 +21,6 @@ package struct ReadTransaction: ~Copyable, Transaction {
     }
 
     deinit {
-        if case .lmdb(let pointer) = self.handle { mdb_txn_abort(pointer) }
+        if case .lmdb(let pointer, _) = self.handle { mdb_txn_abort(pointer) }
     }
 }

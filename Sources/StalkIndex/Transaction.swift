@@ -3,8 +3,8 @@ package import StalkCore
 
 /// What does the work of a ``Transaction``.
 package enum TransactionHandle {
-    /// LMDB's transaction.
-    case lmdb(OpaquePointer)
+    /// LMDB's transaction, and what keeps it from damaged pages.
+    case lmdb(OpaquePointer, PageGuard?)
     /// That of another ``Index``.
     case standIn(any StandInTransaction)
 }
@@ -156,7 +156,7 @@ extension Transaction where Self: ~Copyable {
     package borrowing func count(_ table: Table) throws(StalkError) -> Int {
         switch self.handle {
         case .standIn(let transaction): return transaction.count(in: table.name)
-        case .lmdb(let pointer):
+        case .lmdb(let pointer, _):
             var statistics = MDB_stat()
             try check(mdb_stat(pointer, table.handle, &statistics), "count the table \(table.name)")
             return statistics.ms_entries
@@ -169,7 +169,8 @@ extension Transaction where Self: ~Copyable {
     ) throws(StalkError) -> UnsafeRawBufferPointer? {
         switch self.handle {
         case .standIn(let transaction): return transaction.stored(in: table.name, under: key)
-        case .lmdb(let pointer):
+        case .lmdb(let pointer, let pages):
+            try pages?.allow(.read, key, in: table)
             var search = MDB_val(key)
             var stored = MDB_val()
             let status = mdb_get(pointer, table.handle, &search, &stored)

@@ -9,13 +9,15 @@ package struct WriteTransaction: ~Copyable, Transaction {
     package let handle: TransactionHandle
     /// The first code after which LMDB can't commit; whatever the closure made of the error, the transaction is lost.
     private(set) var failure: LMDBCode?
+    /// The first page of a large file that LMDB was kept from; the transaction is lost too.
+    private(set) var damage: StalkError?
     private var isOpen = true
 
-    init(_ environment: OpaquePointer, isReadOnly: Bool = false) throws(LMDBCode) {
+    init(_ environment: OpaquePointer, _ pages: PageGuard? = nil, isReadOnly: Bool = false) throws(LMDBCode) {
         var pointer: OpaquePointer?
         let status = mdb_txn_begin(environment, nil, isReadOnly ? UInt32(MDB_RDONLY) : 0, &pointer)
         guard status == MDB_SUCCESS, let pointer else { throw LMDBCode(rawValue: status) }
-        self.handle = .lmdb(pointer)
+        self.handle = .lmdb(pointer, pages)
     }
 
     /// A transaction of another ``Index``, which commits it or drops it by itself.
@@ -24,7 +26,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
     }
 
     deinit {
-        if self.isOpen, case .lmdb(let pointer) = self.handle { mdb_txn_abort(pointer) }
+        if self.isOpen, case .lmdb(let pointer, _) = self.handle { mdb_txn_abort(pointer) }
     }
 
     /// Makes the changes durable, or nothing if it throws.
@@ -32,7 +34,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
         if let failure { throw failure }
         // LMDB frees its transaction whether or not it can commit.
         self.isOpen = false
-        guard case .lmdb(let pointer) = self.handle else { return }
+        guard case .lmdb(let pointer, _) = self.handle else { return }
         errno = 0
         let status = mdb_txn_commit(pointer)
         guard status == MDB_SUCCESS else { throw LMDBCode(commit: status, systemError: errno) }
@@ -40,7 +42,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
 
     /// Opens a table for all transactions of the environment.
     borrowing func openTable(_ name: String, create: Bool) throws(LMDBCode) -> Table {
-        guard case .lmdb(let pointer) = self.handle else { return Table(name: name) }
+        guard case .lmdb(let pointer, _) = self.handle else { return Table(name: name) }
         var table: MDB_dbi = 0
         let status = mdb_dbi_open(pointer, name, create ? UInt32(MDB_CREATE) : 0, &table)
         guard status == MDB_SUCCESS else { throw LMDBCode(rawValue: status) }
@@ -57,6 +59,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
         _ key: UnsafeRawBufferPointer,
         _ value: UnsafeRawBufferPointer
     ) throws(StalkError) {
+        try self.allowWrite(key, in: table)
         let status = self.store(table, key, value, hint: 0)
         try self.record(status, "write to the table \(table.name)")
     }
@@ -79,6 +82,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
         _ key: UnsafeRawBufferPointer,
         _ value: UnsafeRawBufferPointer
     ) throws(StalkError) {
+        try self.allowWrite(key, in: table)
         var status = self.store(table, key, value, hint: MDB_APPEND)
         if status == MDB_KEYEXIST { status = self.store(table, key, value, hint: 0) }
         try self.record(status, "write to the table \(table.name)")
@@ -98,7 +102,10 @@ package struct WriteTransaction: ~Copyable, Transaction {
     /// - Throws: As ``put(_:_:_:)``.
     @discardableResult
     package mutating func delete(_ table: Table, _ key: UnsafeRawBufferPointer) throws(StalkError) -> Bool {
-        guard case .lmdb(let pointer) = self.handle else { return self.standIn?.delete(key, from: table.name) ?? false }
+        guard case .lmdb(let pointer, _) = self.handle else {
+            return self.standIn?.delete(key, from: table.name) ?? false
+        }
+        try self.allowWrite(key, in: table)
         var search = MDB_val(key)
         let status = mdb_del(pointer, table.handle, &search, nil)
         guard status != MDB_NOTFOUND else { return false }
@@ -130,6 +137,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
             var cursor = try Cursor(self.handle, table)
             var found = try withBytes(of: start) { start throws(StalkError) in try cursor.seek(start) }
             while found, Self.precedes(cursor.key, end) {
+                try self.allowWrite(cursor.key, in: table)
                 status = cursor.delete()
                 guard status == MDB_SUCCESS else { break }
                 deleted += 1
@@ -138,6 +146,17 @@ package struct WriteTransaction: ~Copyable, Transaction {
         }
         try self.record(status, "delete from the table \(table.name)")
         return deleted
+    }
+
+    /// Has the pages checked that LMDB goes to for a change at `key`.
+    private mutating func allowWrite(_ key: UnsafeRawBufferPointer, in table: Table) throws(StalkError) {
+        guard case .lmdb(_, let pages?) = self.handle else { return }
+        do throws(StalkError) {
+            try pages.allow(.write, key, in: table)
+        } catch {
+            if self.damage == nil { self.damage = error }
+            throw error
+        }
     }
 
     private var standIn: (any StandInTransaction)? {
@@ -158,7 +177,7 @@ package struct WriteTransaction: ~Copyable, Transaction {
     ) -> CInt {
         guard (1...Table.keyBytesMax).contains(key.count) else { return MDB_BAD_VALSIZE }
         let checksum = table.checksum(key, value).littleEndian
-        guard case .lmdb(let pointer) = self.handle else {
+        guard case .lmdb(let pointer, _) = self.handle else {
             let stored = [UInt8](value) + withUnsafeBytes(of: checksum) { [UInt8]($0) }
             self.standIn?.store(stored, in: table.name, under: key)
             return MDB_SUCCESS

@@ -70,7 +70,7 @@ import Testing
                 mapBytes: 1 << 20,
                 tableCount: 1,
                 access: .existing,
-                isStructureChecked: false
+                checkedAtOnce: nil
             )
             let tables = try handle.openTables(["messages"], create: false)
             guard let table = tables["messages"] else { _exit(0) }
