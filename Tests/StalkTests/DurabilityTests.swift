@@ -12,17 +12,38 @@ import Testing
     func namedTestsExist(page: String, atLeast count: Int) throws {
         let tests = try Self.sources(below: "Tests")
         let checks = try Repository.text("Sources/StalkTesting/Conformance/CollectorCheck.swift")
-        let names = try Self.namedTests(in: page)
+        let names = try Self.namedTests(in: Repository.text(page))
         #expect(names.count > count)
-        for name in names {
+        for (name, file) in names {
+            let files = tests.filter { path, _ in path.hasSuffix("/\(file).swift") }
             let isThere =
-                switch name.first {
-                case _ where name.contains("/"): tests.keys.contains { $0.hasSuffix("/\(name).swift") }
-                case let letter? where letter.isUppercase: tests.keys.contains { $0.hasSuffix("/\(name).swift") }
-                default: tests.values.contains { $0.contains("func \(name)(") } || checks.contains("case \(name)\n")
-                }
+                name == file
+                ? !files.isEmpty
+                : (file.isEmpty ? tests : files).values.contains { $0.contains("func \(name)(") }
+                    || file.hasSuffix("ConformanceTests") && checks.contains("case \(name)\n")
             #expect(isThere, "\(page) names \(name), which is not there")
         }
+    }
+
+    /// A test that stands in another file than the page says is noticed.
+    @Test func testsBelongToTheirFiles() throws {
+        let table = """
+            | promise | test |
+            | --- | --- |
+            | a | `StalkLogTests/DamageTests` `bitFlips`, `truncation` |
+            | b | the same, `lostSectors`; `WorkTests` `killed`; `tools/quickstart` |
+            | c | `somewhere` |
+
+            | a table | of `something` else |
+            """
+        let named = Self.namedTests(in: table).map { "\($0.name) in \($0.file)" }
+        #expect(
+            named == [
+                "StalkLogTests/DamageTests in StalkLogTests/DamageTests", "bitFlips in StalkLogTests/DamageTests",
+                "truncation in StalkLogTests/DamageTests", "lostSectors in StalkLogTests/DamageTests",
+                "WorkTests in WorkTests", "killed in WorkTests", "somewhere in ",
+            ]
+        )
     }
 
     /// Every attack is a line of docs/torture.md, and pages that send a reader to one name one that is there.
@@ -45,15 +66,21 @@ import Testing
         }
     }
 
-    /// What stands in backquotes in the second column of each table of promises, but for scripts.
-    private static func namedTests(in page: String) throws -> [String] {
+    /// What stands in backquotes in the second column of each table of promises, but for scripts: files of tests, and tests
+    /// with the file that was named before them, in their line or, behind "the same", in one above.
+    private static func namedTests(in page: String) -> [(name: String, file: String)] {
         var isInTable = false
-        var names: [String] = []
-        for line in try Repository.text(page).components(separatedBy: "\n") {
+        var file = ""
+        var names: [(name: String, file: String)] = []
+        for line in page.components(separatedBy: "\n") {
             isInTable = line == "| promise | test |" || isInTable && line.hasPrefix("|")
             guard isInTable, let cell = line.components(separatedBy: " | ").last else { continue }
+            if !cell.hasPrefix("the same") { file = "" }
             let quoted = cell.components(separatedBy: "`").enumerated().filter { $0.offset % 2 == 1 }.map(\.element)
-            names += quoted.filter { !$0.hasPrefix("tools/") }
+            for name in quoted where !name.hasPrefix("tools/") {
+                if name.contains("/") || name.first?.isUppercase == true { file = name }
+                names.append((name, file))
+            }
         }
         return names
     }
