@@ -14,6 +14,12 @@ public enum CommandLineTool {
     /// Writing to a closed pipe becomes an error of the write instead of killing the process.
     public static func main() async -> Never {
         signal(SIGPIPE, SIG_IGN)
+        do throws(StalkError) {
+            // Before anything waits, for which the runtime needs some.
+            try DescriptorRoom.require()
+        } catch {
+            exit(Self.report(error))
+        }
         let code =
             switch Self.processArguments() {
             case .success(let arguments): await Self.run(arguments)

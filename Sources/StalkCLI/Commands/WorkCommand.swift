@@ -133,6 +133,11 @@ struct WorkCommand: AsyncParsableCommand {
         let place = try QueueArgument(self.queue)
         let policy = try self.retryPolicy()
         let command = try ShellCommand(self.command, timeout: self.timeout)
+        let programs = max(self.jobs, self.maxJobs ?? 0)
+        try DescriptorRoom.require(
+            DescriptorRoom.ofCommand + programs * DescriptorRoom.ofProgram,
+            "let fewer commands run at once"
+        )
         let counters: WorkerCounters
         switch place {
         case .local(let name):
