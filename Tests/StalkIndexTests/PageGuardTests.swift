@@ -79,7 +79,7 @@ struct GuardedIndex: Codable {
 
         /// How many times: STALK_INDEX_FLIPS asks for more bits.
         var count: Int {
-            self == .garbage ? 30 : getenv("STALK_INDEX_FLIPS").flatMap { Int(String(cString: $0)) } ?? 300
+            self == .garbage ? 20 : getenv("STALK_INDEX_FLIPS").flatMap { Int(String(cString: $0)) } ?? 200
         }
     }
 
