@@ -145,6 +145,23 @@ import Testing
         await collector.close()
     }
 
+    /// A call of thirty is three requests: what follows the one that failed must not arrive before its next try.
+    @Test(arguments: [FakeFault.notSent, .lost, .answer(503, Self.html)])
+    func nothingOvertakesWhatFailedInAFifoQueue(fault: FakeFault) async throws {
+        let server = FakeSQS()
+        server.createQueue("q.fifo", ["FifoQueue": "true"])
+        server.fail(.sendMessageBatch, fault)
+        var configuration = SQSConfiguration(region: "eu-west-1", linger: .zero)
+        configuration.maxAttempts = 1
+        let collector = try await server.open("q.fifo", configuration)
+        let messages = (0..<30).map { Message("\($0)", headers: ["Stalk-Deduplication-Id": "id-\($0)"]) }
+        let failed = try await collector.publish(messages).map { (try? $0.get()) == nil }
+        #expect(!failed.contains(false), "\(failed)")
+        for result in try await collector.publish(messages) { _ = try result.get() }
+        #expect(server.messages("q.fifo").map(\.body) == (0..<30).map(String.init))
+        await collector.close()
+    }
+
     @Test func deadLettersAreDeletedOnlyWhenTheyAreSafe() async throws {
         let (server, collector) = try await self.open()
         try await collector.publish(Message("poison", headers: ["Colour": "red"]))

@@ -86,6 +86,8 @@ struct BatchStateMachine: Sendable {
 final class Batcher<Entry: Sendable, Outcome: Sendable>: Sendable {
     private struct Waiting {
         var entry: Entry
+        /// The call that it came with.
+        var call: Int
         var continuation: @Sendable (Outcome) -> Void
     }
 
@@ -93,22 +95,35 @@ final class Batcher<Entry: Sendable, Outcome: Sendable>: Sendable {
         var machine: BatchStateMachine
         var waiting: [Int: Waiting] = [:]
         var next = 0
+        var calls = 0
     }
 
     private let state: Locked<State>
     private let linger: Duration
+    private let consequence: @Sendable (Outcome) -> Outcome?
     private let send: @Sendable ([Entry]) async -> [Outcome]
     private let size: @Sendable (Entry) -> Int
 
+    /// Makes a batcher.
+    ///
+    /// - Parameters:
+    ///   - maxInFlight: How many batches are under way at a time.
+    ///   - linger: How long a batch waits for more.
+    ///   - size: How many bytes an entry takes.
+    ///   - consequence: What becomes of the entries of a call that are not sent yet when an earlier one of the same call
+    ///     ends so; `nil` sends them all the same. With one batch at a time nothing overtakes what failed then.
+    ///   - send: Sends a batch.
     init(
         maxInFlight: Int = 32,
         linger: Duration,
         size: @escaping @Sendable (Entry) -> Int = { _ in 0 },
+        consequence: @escaping @Sendable (Outcome) -> Outcome? = { _ in nil },
         send: @escaping @Sendable ([Entry]) async -> [Outcome]
     ) {
         self.state = Locked(State(machine: BatchStateMachine(maxInFlight: maxInFlight, lingers: linger > .zero)))
         self.linger = linger
         self.size = size
+        self.consequence = consequence
         self.send = send
     }
 
@@ -118,9 +133,11 @@ final class Batcher<Entry: Sendable, Outcome: Sendable>: Sendable {
         return await withCheckedContinuation { continuation in
             let gathering = Gathering(count: entries.count) { continuation.resume(returning: $0) }
             let actions = self.state.withLock { state in
+                state.calls += 1
+                let call = state.calls
                 let items = entries.enumerated().map { position, entry in
                     state.next += 1
-                    state.waiting[state.next] = Waiting(entry: entry) { gathering.put($0, at: position) }
+                    state.waiting[state.next] = Waiting(entry: entry, call: call) { gathering.put($0, at: position) }
                     return BatchStateMachine.Item(number: state.next, bytes: self.size(entry))
                 }
                 return state.machine.add(items)
@@ -146,9 +163,33 @@ final class Batcher<Entry: Sendable, Outcome: Sendable>: Sendable {
 
     private func send(_ numbers: [Int]) async {
         let batch = self.state.withLock { state in numbers.compactMap { state.waiting.removeValue(forKey: $0) } }
-        let outcomes = await self.send(batch.map(\.entry))
-        self.perform(self.state.withLock { $0.machine.returned() })
+        // All of it may have been let go with an earlier batch.
+        let outcomes = batch.isEmpty ? [] : await self.send(batch.map(\.entry))
+        let (actions, skipped) = self.state.withLock { state in
+            (state.machine.returned(), self.takeOut(behind: zip(batch, outcomes), &state))
+        }
+        self.perform(actions)
         for (waiting, outcome) in zip(batch, outcomes) { waiting.continuation(outcome) }
+        for (waiting, outcome) in skipped { waiting.continuation(outcome) }
+    }
+
+    /// Takes out what must not be sent any more, since an earlier entry of its call failed.
+    private func takeOut(
+        behind sent: some Sequence<(Waiting, Outcome)>,
+        _ state: inout State
+    ) -> [(Waiting, Outcome)] {
+        var consequences: [Int: Outcome] = [:]
+        for (waiting, outcome) in sent {
+            if let consequence = self.consequence(outcome) { consequences[waiting.call] = consequence }
+        }
+        guard !consequences.isEmpty else { return [] }
+        var skipped: [(Waiting, Outcome)] = []
+        for (number, waiting) in state.waiting {
+            guard let consequence = consequences[waiting.call] else { continue }
+            skipped.append((waiting, consequence))
+            state.waiting[number] = nil
+        }
+        return skipped
     }
 }
 

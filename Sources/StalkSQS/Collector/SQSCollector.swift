@@ -99,13 +99,34 @@ public final class SQSCollector: Collector {
         _ calls: QueueCalls,
         _ linger: Duration
     ) -> Batcher<EncodedMessage, Result<MessageID, StalkError>> {
-        // One batch at a time keeps the order of a FIFO queue.
-        Batcher(
-            maxInFlight: calls.limits.isFIFO ? 1 : 32,
+        // One batch at a time keeps the order of a FIFO queue, and so does what stays here behind one that failed.
+        let isFIFO = calls.limits.isFIFO
+        return Batcher(
+            maxInFlight: isFIFO ? 1 : 32,
             linger: linger,
             size: { $0.byteCount },
+            consequence: { isFIFO ? Self.consequence(of: $0) : nil },
             send: { await calls.send($0) }
         )
+    }
+
+    /// What becomes of messages behind one that failed, in the order of a FIFO queue.
+    private static func consequence(of result: Result<MessageID, StalkError>) -> Result<MessageID, StalkError>? {
+        guard case .failure(let error) = result else { return nil }
+        switch error.code {
+        case .bodyTooLarge, .delayOutOfRange, .invalidArgument, .unsupported:
+            // Refused for what it is: no later try puts it in its place.
+            return nil
+        default:
+            return .failure(
+                StalkError(
+                    .unavailable,
+                    "Not sent, since an earlier message of the call failed and a FIFO queue keeps the order: "
+                        + "publish again from there.",
+                    cause: error
+                )
+            )
+        }
     }
 
     /// How many takes wait.
