@@ -1,7 +1,9 @@
 // A proxy for TCP that does to connections what networks do.
 
+import Foundation
 import NIOCore
 import NIOPosix
+import StalkCore
 import StalkTesting
 import Synchronization
 
@@ -22,6 +24,10 @@ final class FaultProxy: Sendable {
         case cutAnswer(bytes: Int)
         /// Requests arrive, answers never do; then it is reset.
         case swallowAnswer(after: Int, holdFor: Duration)
+        /// Sends arrive and are answered, but nobody hears it; then the connection is reset.
+        case loseSendAnswers(holdFor: Duration)
+        /// The server is not asked: each request gets this answer, as from a proxy or a load balancer.
+        case answer(status: Int, body: String)
         /// An answer stands still in the middle for a while.
         case stallAnswer(bytes: Int, holdFor: Duration)
         /// Answers come in small pieces, with a pause before each.
@@ -29,32 +35,83 @@ final class FaultProxy: Sendable {
     }
 
     let port: Int
-    private let channel: any Channel
+    private let listener: Locked<any Channel>
+    private let connections: Connections
+    private let upstream: Int
+    private let fault: @Sendable (Int) -> Fault
 
     init(to upstream: Int, fault: @escaping @Sendable (Int) -> Fault) async throws {
-        let count = Atomic64()
-        self.channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        let connections = Connections()
+        let channel = try await Self.listen(on: 0, to: upstream, connections, fault)
+        self.listener = Locked(channel)
+        self.port = channel.localAddress?.port ?? 0
+        self.connections = connections
+        self.upstream = upstream
+        self.fault = fault
+    }
+
+    /// How many sends arrived whose answers were kept back.
+    var lostSends: Int { self.connections.state.withLock { $0.lostSends } }
+
+    /// Refuses new connections until ``listen()``.
+    func refuse() async { try? await self.listener.withLock { $0 }.close() }
+
+    /// Accepts connections again.
+    func listen() async throws {
+        let channel = try await Self.listen(on: self.port, to: self.upstream, self.connections, self.fault)
+        self.listener.withLock { $0 = channel }
+    }
+
+    /// Resets all connections.
+    func hangUp() {
+        for channel in self.connections.state.withLock({ Array($0.open.values) }) { Self.reset(channel) }
+    }
+
+    private static func listen(
+        on port: Int,
+        to upstream: Int,
+        _ connections: Connections,
+        _ fault: @escaping @Sendable (Int) -> Fault
+    ) async throws -> any Channel {
+        try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
             .serverChannelOption(ChannelOptions.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(ChannelOptions.autoRead, value: false)
             .childChannelInitializer { inbound in
-                let fault = fault(count.increment())
+                let fault = fault(connections.add(inbound))
                 if fault == .blackHole { return inbound.eventLoop.makeSucceededVoidFuture() }
+                if case .answer(let status, let body) = fault {
+                    return inbound.eventLoop.makeCompletedFuture {
+                        try inbound.pipeline.syncOperations.addHandler(Answerer(status, body))
+                        inbound.setOption(ChannelOptions.autoRead, value: true).whenComplete { _ in }
+                    }
+                }
                 return ClientBootstrap(group: inbound.eventLoop)
                     .connect(host: "127.0.0.1", port: upstream)
                     .flatMap { outbound in
                         inbound.eventLoop.makeCompletedFuture {
-                            let (there, back) = (Glue(outbound, .requests, fault), Glue(inbound, .answers, fault))
+                            let pair = Pair(connections)
+                            let there = Glue(outbound, .requests, fault, pair)
+                            let back = Glue(inbound, .answers, fault, pair)
                             try inbound.pipeline.syncOperations.addHandler(there)
                             try outbound.pipeline.syncOperations.addHandler(back)
                             inbound.setOption(ChannelOptions.autoRead, value: true).whenComplete { _ in }
                         }
                     }
             }
-            .bind(host: "127.0.0.1", port: 0).get()
-        self.port = self.channel.localAddress?.port ?? 0
+            .bind(host: "127.0.0.1", port: port).get()
     }
 
-    func stop() async { try? await self.channel.close() }
+    func stop() async {
+        await self.refuse()
+        self.hangUp()
+    }
+
+    /// Closes a connection so that its client sees a reset.
+    private static func reset(_ channel: any Channel) {
+        // Closed with a linger of nothing, a socket says RST instead of FIN.
+        _ = (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
+        channel.close(promise: nil)
+    }
 
     /// Faults drawn from a seed, by the number of the connection.
     static func random(seed: UInt64, oneIn: Int) -> @Sendable (Int) -> Fault {
@@ -74,6 +131,63 @@ final class FaultProxy: Sendable {
         }
     }
 
+    /// The connections that are open.
+    private final class Connections: Sendable {
+        struct State {
+            var count = 0
+            var open: [Int: any Channel] = [:]
+            var lostSends = 0
+        }
+
+        let state = Locked(State())
+
+        /// Adds a connection and returns its number.
+        func add(_ channel: any Channel) -> Int {
+            let number = self.state.withLock { state in
+                state.count += 1
+                state.open[state.count] = channel
+                return state.count
+            }
+            channel.closeFuture.whenComplete { _ in self.state.withLock { $0.open[number] = nil } }
+            return number
+        }
+    }
+
+    /// What the two directions of a connection know of each other; on one event loop.
+    private final class Pair {
+        let connections: Connections
+        var hasSent = false
+
+        init(_ connections: Connections) {
+            self.connections = connections
+        }
+    }
+
+    /// Gives each request the same answer.
+    private final class Answerer: ChannelInboundHandler {
+        typealias InboundIn = ByteBuffer
+        typealias OutboundOut = ByteBuffer
+
+        private let answer: String
+        private var request = ""
+
+        init(_ status: Int, _ body: String) {
+            self.answer = "HTTP/1.1 \(status) Fault\r\nContent-Length: \(body.utf8.count)\r\n\r\n\(body)"
+        }
+
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            self.request += String(buffer: self.unwrapInboundIn(data))
+            guard let end = self.request.range(of: "\r\n\r\n") else { return }
+            let head = self.request[..<end.lowerBound].lowercased()
+            let length = head.split(separator: "content-length: ").dropFirst().first?.prefix { $0.isNumber }
+            guard self.request[end.upperBound...].utf8.count >= length.flatMap({ Int($0) }) ?? 0 else { return }
+            self.request = ""
+            context.writeAndFlush(self.wrapOutboundOut(ByteBuffer(string: self.answer)), promise: nil)
+        }
+
+        func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    }
+
     /// Hands on the bytes of one direction until its fault is due.
     private final class Glue: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
@@ -83,15 +197,17 @@ final class FaultProxy: Sendable {
         private let partner: any Channel
         private let direction: Direction
         private let fault: Fault
+        private let pair: Pair
         private var seen = 0
         private var isStalled = false
         private var stalled: [ByteBuffer] = []
         private var dripping = ByteBuffer()
 
-        init(_ partner: any Channel, _ direction: Direction, _ fault: Fault) {
+        init(_ partner: any Channel, _ direction: Direction, _ fault: Fault, _ pair: Pair) {
             self.partner = partner
             self.direction = direction
             self.fault = fault
+            self.pair = pair
         }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
@@ -108,6 +224,13 @@ final class FaultProxy: Sendable {
                 }
                 context.close(promise: nil)
             case (.answers, .swallowAnswer(let bytes, let hold)) where self.seen > bytes:
+                self.after(hold, context) { $0.reset(context.channel) }
+            case (.requests, .loseSendAnswers):
+                if String(buffer: buffer).contains("AmazonSQS.SendMessageBatch") { self.pair.hasSent = true }
+                self.partner.writeAndFlush(buffer, promise: nil)
+            case (.answers, .loseSendAnswers(let hold)) where self.pair.hasSent:
+                if !self.isStalled { self.pair.connections.state.withLock { $0.lostSends += 1 } }
+                self.isStalled = true
                 self.after(hold, context) { $0.reset(context.channel) }
             case (.answers, .stallAnswer(let bytes, let hold)) where self.seen > bytes:
                 self.stalled.append(buffer)
@@ -157,10 +280,7 @@ final class FaultProxy: Sendable {
 
         /// Closes both sides so that the client sees a reset.
         private func reset(_ channel: any Channel) {
-            let client = self.direction == .requests ? channel : self.partner
-            // Closed with a linger of nothing, a socket says RST instead of FIN.
-            _ = (client as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
-            client.close(promise: nil)
+            FaultProxy.reset(self.direction == .requests ? channel : self.partner)
             (self.direction == .requests ? self.partner : channel).close(promise: nil)
         }
     }
