@@ -53,6 +53,9 @@ final class FaultProxy: Sendable {
     /// How many sends arrived whose answers were kept back.
     var lostSends: Int { self.connections.state.withLock { $0.lostSends } }
 
+    /// How many sends were answered, and the answer handed on.
+    var answeredSends: Int { self.connections.state.withLock { $0.answeredSends } }
+
     /// Refuses new connections until ``listen()``.
     func refuse() async { try? await self.listener.withLock { $0 }.close() }
 
@@ -137,6 +140,7 @@ final class FaultProxy: Sendable {
             var count = 0
             var open: [Int: any Channel] = [:]
             var lostSends = 0
+            var answeredSends = 0
         }
 
         let state = Locked(State())
@@ -213,6 +217,9 @@ final class FaultProxy: Sendable {
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             var buffer = self.unwrapInboundIn(data)
             self.seen += buffer.readableBytes
+            if self.direction == .requests, String(buffer: buffer).contains("AmazonSQS.SendMessageBatch") {
+                self.pair.hasSent = true
+            }
             switch (self.direction, self.fault) {
             case (.requests, .resetAfterRequest(let bytes)) where self.seen > bytes:
                 self.reset(context.channel)
@@ -225,9 +232,6 @@ final class FaultProxy: Sendable {
                 context.close(promise: nil)
             case (.answers, .swallowAnswer(let bytes, let hold)) where self.seen > bytes:
                 self.after(hold, context) { $0.reset(context.channel) }
-            case (.requests, .loseSendAnswers):
-                if String(buffer: buffer).contains("AmazonSQS.SendMessageBatch") { self.pair.hasSent = true }
-                self.partner.writeAndFlush(buffer, promise: nil)
             case (.answers, .loseSendAnswers(let hold)) where self.pair.hasSent:
                 if !self.isStalled { self.pair.connections.state.withLock { $0.lostSends += 1 } }
                 self.isStalled = true
@@ -248,6 +252,10 @@ final class FaultProxy: Sendable {
                 self.isStalled = true
                 self.drip(bytes, pause, context)
             default:
+                if self.direction == .answers, self.pair.hasSent {
+                    self.pair.hasSent = false
+                    self.pair.connections.state.withLock { $0.answeredSends += 1 }
+                }
                 self.partner.writeAndFlush(buffer, promise: nil)
             }
         }
