@@ -114,6 +114,21 @@ import Testing
         #expect(routing.isFree("a") && routing.isFree("b"))
     }
 
+    @Test func aMillionGroupsAreNotToldApart() {
+        var routing = RoutingStateMachine(limits: FailoverOptions())
+        routing.opened(messages: 0, bytes: 0)
+        for number in 0..<100_000 { routing.begin("\(number)", bytes: 1, isCounted: true) }
+        for number in 0..<100_000 { routing.end("\(number)", bytes: 1, isCounted: true, isStored: true) }
+        #expect(routing.waiting.count <= RoutingStateMachine.mostGroups)
+        // What is not counted waits all the same, and so does what is new behind it.
+        #expect(!routing.isFree("99999") && !routing.isFree("new"))
+        for number in 0..<100_000 { routing.left("\(number)", bytes: 1, isCounted: true) }
+        #expect(!routing.isFree("99999"))
+        routing.looking()
+        routing.foundNothing()
+        #expect(routing.isFree("99999") && routing.messages == 0)
+    }
+
     @Test func idsAreOfVersionSevenAndInOrderOfTime() {
         var random = Jitter(seed: 7)
         let ids = (0..<100).map { second in

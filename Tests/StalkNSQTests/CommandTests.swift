@@ -9,7 +9,7 @@ internal import Testing
 @testable internal import StalkNSQ
 
 @Suite(.timeLimit(.minutes(5))) struct CommandTests {
-    private static let tool: String = {
+    static let tool: String = {
         let tests = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
         return tests.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" } + "/stalk"
     }()

@@ -6,10 +6,14 @@ internal import StalkCore
 ///
 /// A message is counted before it is stored and until its leaving is recorded, so that nothing overtakes it. What an
 /// earlier process left, and what was delayed, is not counted: as long as the former may be there, nothing goes directly.
+/// The same holds once more groups wait than are worth their memory.
 struct RoutingStateMachine: Sendable {
+    /// The most groups that are told apart.
+    static let mostGroups = 10_000
+
     private let limits: FailoverOptions
-    private var waiting: [String: Int] = [:]
-    /// Whether messages of an earlier process may wait.
+    private(set) var waiting: [String: Int] = [:]
+    /// Whether messages may wait that are not counted by group: those of an earlier process, or of too many groups.
     private var mayHoldOlder = true
     /// How many stores were begun, and how many of them are not done.
     private var begun: UInt64 = 0
@@ -47,7 +51,12 @@ struct RoutingStateMachine: Sendable {
         self.underWay += 1
         self.messages += 1
         self.bytes += bytes
-        if isCounted { self.waiting[group, default: 0] += 1 }
+        guard isCounted else { return }
+        if self.waiting[group] == nil, self.waiting.count >= Self.mostGroups {
+            self.mayHoldOlder = true
+        } else {
+            self.waiting[group, default: 0] += 1
+        }
     }
 
     /// It is stored, or could not be.
