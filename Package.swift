@@ -118,7 +118,7 @@ let package = Package(
         .target(
             name: "StalkAdmin",
             dependencies: [
-                "StalkCore", "StalkLocal", "StalkWorker",
+                "StalkCore", "StalkFailover", "StalkLocal", "StalkWorker",
                 .product(name: "HTTPTypes", package: "swift-http-types"),
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "HummingbirdCore", package: "hummingbird"),
@@ -183,7 +183,7 @@ let package = Package(
         .testTarget(
             name: "StalkAdminTests",
             dependencies: [
-                "StalkAdmin", "StalkCore", "StalkLocal", "StalkTesting", "StalkWorker",
+                "StalkAdmin", "StalkCore", "StalkFailover", "StalkLocal", "StalkTesting", "StalkWorker",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "Subprocess", package: "swift-subprocess"),

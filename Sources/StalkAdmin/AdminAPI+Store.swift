@@ -6,8 +6,10 @@ internal import StalkLocal
 extension AdminAPI {
     /// Everything at one moment.
     package func overview() async throws -> AdminOverview {
-        let reports = await self.reports()
-        guard let store = self.store else { return AdminOverview(queues: [], store: nil, collectors: reports) }
+        let (reports, failovers) = (await self.reports(), try await self.failoverReports())
+        guard let store = self.store else {
+            return AdminOverview(queues: [], store: nil, collectors: reports, failovers: failovers)
+        }
         let stats = try await store.stats()
         // Only collectors of this store take from its queues: the others may have queues of the same name.
         let local = reports.filter { $0.backend == "local" }
@@ -25,7 +27,8 @@ extension AdminAPI {
                 scheduleLagMs: stats.scheduleLag.wholeMillisecondsRoundedUp,
                 owner: stats.owner
             ),
-            collectors: reports
+            collectors: reports,
+            failovers: failovers
         )
     }
 

@@ -2,17 +2,24 @@
 
 internal import FoundationEssentials
 internal import StalkCore
+internal import StalkFailover
 package import StalkLocal
 internal import StalkWorker
 
 /// Answers requests.
 package struct AdminAPI: Sendable {
     let collectors: [AdminCollector]
+    let failovers: [AdminFailover]
     let store: LocalStore?
 
-    /// Answers for some collectors and a store.
-    package init(collectors: [AdminCollector] = [], store: LocalStore? = nil) {
+    /// Answers for some collectors, forwardings and a store.
+    package init(collectors: [AdminCollector] = [], failovers: [AdminFailover] = [], store: LocalStore? = nil) {
         self.collectors = collectors
+        // A collector with a spool is shown as both.
+        let own = collectors.compactMap { one in
+            (one.collector as? FailoverCollector).map { AdminFailover(id: one.id, $0) }
+        }
+        self.failovers = own + failovers
         self.store = store
     }
 
@@ -68,6 +75,12 @@ package struct AdminAPI: Sendable {
     func reports() async -> [AdminOverview.Collector] {
         var reports: [AdminOverview.Collector] = []
         for collector in self.collectors { reports.append(await collector.report()) }
+        return reports
+    }
+
+    func failoverReports() async throws -> [AdminOverview.Failover] {
+        var reports: [AdminOverview.Failover] = []
+        for failover in self.failovers { reports.append(try await failover.look()) }
         return reports
     }
 

@@ -53,4 +53,5 @@ package struct AdminOverview: Codable, Sendable {
     package var queues: [Queue]
     package var store: Store?
     package var collectors: [Collector]
+    package var failovers: [Failover]
 }

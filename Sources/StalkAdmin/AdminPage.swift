@@ -45,6 +45,14 @@ enum AdminPage {
         <th>Done</th><th>Retried</th><th>Failed</th><th></th>
         </tr></thead><tbody></tbody></table>
         </section>
+        <section id="failover" hidden>
+        <h2>Failover</h2>
+        <table id="failovers"><thead><tr>
+        <th>Name</th><th>To</th><th>Breaker</th><th>Waiting</th><th>Delayed</th><th>Set aside</th><th>Bodies</th>
+        <th>Oldest</th><th>Out/s</th><th>Empty in</th><th>Direct</th><th>Stored</th><th>Forwarded</th>
+        <th>Ambiguous</th>
+        </tr></thead><tbody></tbody></table>
+        </section>
         <section id="messages" hidden>
         <h2><span id="chosen"></span>
         <select id="filter" aria-label="State">
@@ -71,7 +79,7 @@ enum AdminPage {
         table { border-collapse: collapse; width: 100%; }
         th, td { text-align: right; padding: .28rem .6rem; border-bottom: 1px solid #8884; vertical-align: top;
           font-variant-numeric: tabular-nums; }
-        th:first-child, td:first-child, #messages td, #messages th, #collectors td:nth-child(-n+4),
+        th:first-child, td:first-child, #messages td, #messages th, #collectors td:nth-child(-n+4), #failovers td:nth-child(-n+3), #failovers th:nth-child(-n+3),
         #collectors th:nth-child(-n+4) { text-align: left; }
         td:last-child { white-space: nowrap; }
         th { font-weight: 600; opacity: .75; } .bad { color: #c00; } .off { opacity: .55; }
@@ -195,6 +203,25 @@ enum AdminPage {
           }
           $("#collectors tbody").replaceWith(body);
         }
+        function showFailovers(value) {
+          $("#failover").hidden = value.failovers.length === 0;
+          const body = document.createElement("tbody");
+          for (const one of value.failovers) {
+            const row = body.insertRow();
+            row.dataset.failover = one.id;
+            const breaker = { closed: "closed", open: "open", halfOpen: "trying" }[one.breaker];
+            cell(row, one.id); cell(row, one.destination);
+            cell(row, breaker, one.breaker === "closed" ? "" : "bad");
+            cell(row, one.waiting ?? "–"); cell(row, one.delayed ?? "–");
+            cell(row, one.setAside ?? "–", one.setAside ? "bad" : "");
+            cell(row, one.bytes == null ? "–" : size(one.bytes)); cell(row, age(one.oldestAgeMs));
+            cell(row, one.rate + (one.rateLimit == null ? "" : " of " + Math.round(one.rateLimit)));
+            cell(row, one.waiting === 0 ? "–" : age(one.timeToEmptyMs));
+            cell(row, one.direct ?? "–"); cell(row, one.stored ?? "–"); cell(row, one.forwarded);
+            cell(row, one.ambiguous, one.ambiguous ? "bad" : "");
+          }
+          $("#failovers tbody").replaceWith(body);
+        }
         function messageButtons(message) {
           const path = "/api/messages/" + message.id;
           const made = [];
@@ -241,6 +268,7 @@ enum AdminPage {
             const value = await ask("/api/queues");
             showQueues(value, now);
             showCollectors(value);
+            showFailovers(value);
             await showMessages();
             const name = value.store ? value.store.path.split("/").filter(Boolean).pop() || "/" : "";
             $("#state").title = value.store ? value.store.path : "";

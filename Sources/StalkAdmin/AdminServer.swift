@@ -67,6 +67,7 @@ public struct AdminOptions: Hashable, Sendable {
 public struct AdminServer: Service {
     private let options: AdminOptions
     private let collectors: [AdminCollector]
+    private let failovers: [AdminFailover]
     private let store: LocalStore?
     private let logger: Logger?
     private let onRunning: (@Sendable (AdminAddress) async -> Void)?
@@ -75,19 +76,23 @@ public struct AdminServer: Service {
     ///
     /// - Parameters:
     ///   - options: How it listens.
-    ///   - collectors: What it shows and controls; their ids differ.
+    ///   - collectors: What it shows and controls; their ids differ. What is a ``StalkFailover/FailoverCollector`` among
+    ///     them is shown with its spool.
+    ///   - failovers: Others that forward, with ids of their own.
     ///   - store: A local store whose queues it shows and pauses.
     ///   - logger: What it tells; `nil` for nothing.
     ///   - onRunning: Told the address once it listens, with the port that the system chose.
     public init(
         options: AdminOptions = AdminOptions(),
         collectors: [AdminCollector] = [],
+        failovers: [AdminFailover] = [],
         store: LocalStore? = nil,
         logger: Logger? = nil,
         onRunning: (@Sendable (AdminAddress) async -> Void)? = nil
     ) {
         self.options = options
         self.collectors = collectors
+        self.failovers = failovers
         self.store = store
         self.logger = logger
         self.onRunning = onRunning
@@ -99,7 +104,7 @@ public struct AdminServer: Service {
     ///   not, `unavailable` for an address that this machine does not have, `invalidArgument` for options without sense.
     public func run() async throws {
         try self.options.validate()
-        let ids = self.collectors.map(\.id)
+        let ids = self.collectors.map(\.id) + self.failovers.map(\.id)
         guard Set(ids).count == ids.count else {
             let list = ids.sorted().joined(separator: ", ")
             throw StalkError(.invalidArgument, "Two collectors have the same id: \(list).")
@@ -120,7 +125,7 @@ public struct AdminServer: Service {
         let quiet = Logger(label: "stalk.admin") { _ in SwiftLogNoOpLogHandler() }
         return Application(
             responder: AdminResponder(
-                api: AdminAPI(collectors: self.collectors, store: self.store),
+                api: AdminAPI(collectors: self.collectors, failovers: self.failovers, store: self.store),
                 door: AdminGuard(token: self.options.token),
                 options: self.options
             ),

@@ -71,6 +71,7 @@ extension AdminAPI {
     func metrics() async throws -> AdminResponse {
         var text = PrometheusText()
         await self.writeCollectors(to: &text)
+        self.write(try await self.failoverReports(), to: &text)
         if let store = self.store { Self.write(try await store.stats(), to: &text) }
         return AdminResponse(
             status: 200,

@@ -94,6 +94,15 @@ public final class Forwarder: Sendable {
     /// Where the breaker stands.
     public var breaker: BreakerPhase { self.state.withLock { $0.machine.breaker.phase } }
 
+    /// Messages that left for the destination in the last second.
+    public var rate: Int {
+        let now = self.clock.elapsed()
+        return self.state.withLock { $0.machine.rate.measured(now: now) }
+    }
+
+    /// The bound on messages per second right now, what throttling left of it; `nil` without one.
+    public var rateLimit: Double? { self.state.withLock { $0.machine.rate.limit } }
+
     /// Moves messages until the task is cancelled, `until` returns, or the source fails for good.
     ///
     /// At the end nothing new is sent; what is on its way is waited for and recorded, and what is held goes back.

@@ -13,7 +13,7 @@ import Testing
     .enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/chromium"), "there is no /usr/bin/chromium")
 )
 struct PageTests {
-    private static let token = "0123456789abcdef"
+    static let token = "0123456789abcdef"
     private static let repository = URL(fileURLWithPath: #filePath)
         .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
 
@@ -43,8 +43,7 @@ struct PageTests {
         var errors: String
     }
 
-    private static func browse(_ address: AdminAddress, picture: String? = nil, _ script: String) async throws -> String
-    {
+    static func browse(_ address: AdminAddress, picture: String? = nil, _ script: String) async throws -> String {
         let more = picture.map { ["--screenshot", $0] } ?? []
         let result = try await Subprocess.run(
             .name("python3"),

@@ -55,7 +55,7 @@ import Testing
     }
 
     /// Every sample stands below a TYPE of its family, and every line is of a known form.
-    private static func checkForm(of text: String) {
+    static func checkForm(of text: String) {
         var types: [Substring: Substring] = [:]
         for line in text.split(separator: "\n") {
             if line.hasPrefix("# TYPE ") {

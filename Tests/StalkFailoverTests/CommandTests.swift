@@ -104,6 +104,24 @@ import Testing
         #expect(firsts.elementsEqual((1...3000).map { "\($0)" }), "\(firsts.count)")
     }
 
+    @Test func forwardShowsItselfOverHTTP() async throws {
+        let outcome = try await self.shell(
+            """
+            port=$((RANDOM % 10000 + 20000))
+            seq 1 3 | $STALK put orders --lines
+            $STALK forward orders '\(Self.away)' --http $port 2> $DIR/log & child=$!
+            until grep -q 'messages wait' $DIR/log; do sleep 0.05; done
+            $STALK top --http $port --count 1 --json
+            $STALK top --http $port --count 1
+            kill -TERM $child
+            wait $child || true
+            """
+        )
+        #expect(outcome.status == 0, "\(outcome)")
+        #expect(outcome.output.contains(#""breaker":"open""#) || outcome.output.contains(#""breaker":"halfOpen""#))
+        #expect(outcome.output.contains(#""waiting":3"#) && outcome.output.contains("EMPTY IN"), "\(outcome.output)")
+    }
+
     @Test func anInterruptedDrainSaysHowFarItCame() async throws {
         let outcome = try await self.shell(
             """

@@ -41,12 +41,13 @@ struct TokenOption: ParsableArguments {
 func withAdminServer<Value: Sendable>(
     _ options: AdminOptions?,
     collectors: [AdminCollector],
+    failovers: [AdminFailover] = [],
     store: LocalStore?,
     _ body: @escaping @Sendable () async throws -> Value
 ) async throws -> Value {
     guard let options else { return try await body() }
     let (listening, isListening) = AsyncThrowingStream.makeStream(of: Never.self, throwing: (any Error).self)
-    let server = AdminServer(options: options, collectors: collectors, store: store) { address in
+    let server = AdminServer(options: options, collectors: collectors, failovers: failovers, store: store) { address in
         StandardError.note("Serving http://\(address)/")
         isListening.finish()
     }

@@ -1,6 +1,7 @@
 // `stalk forward`: from any queue to any other one.
 
 internal import ArgumentParser
+internal import StalkAdmin
 internal import StalkCore
 internal import StalkFailover
 internal import StalkLocal
@@ -37,6 +38,14 @@ struct ForwardCommand: AsyncParsableCommand {
         transform: { try parseCount($0, atLeast: 1) }
     )
     var rate: Int?
+
+    @OptionGroup var tokenOption: TokenOption
+
+    @Option(
+        help: ArgumentHelp("Show how it is doing over HTTP, as 'stalk serve' does.", valueName: "address"),
+        transform: parseAdminAddress
+    )
+    var http: AdminAddress?
 
     @Flag(help: "End when nothing is ready, delayed or worked on in the first queue.")
     var drain = false
@@ -88,7 +97,7 @@ struct ForwardCommand: AsyncParsableCommand {
                 } else {
                     throw StalkError(.unsupported, "Can't publish to \(self.to).")
                 }
-                return try await self.forward(source, destination, takesHeaders: remote?.takesHeaders ?? true)
+                return try await self.forward(source, destination, store, takesHeaders: remote?.takesHeaders ?? true)
             }
             await remote?.close()
             return counters
@@ -124,6 +133,7 @@ struct ForwardCommand: AsyncParsableCommand {
     private func forward(
         _ source: Source,
         _ destination: any Collector,
+        _ store: LocalStore?,
         takesHeaders: Bool
     ) async throws -> ForwardingCounters {
         var options = ForwardingOptions()
@@ -148,16 +158,21 @@ struct ForwardCommand: AsyncParsableCommand {
                 }
             }
             defer { group.cancelAll() }
-            if self.drain {
-                try await forwarder.run(until: source.drained)
-                guard !Task.isCancelled else {
-                    let count = counted(forwarder.counters.forwarded, "message")
-                    throw StalkError(.interrupted, "Interrupted: \(count) forwarded, the rest stays where it was.")
-                }
-            } else {
-                try await forwarder.run()
+            let http = try self.http.map { AdminOptions(address: $0, token: try self.tokenOption.token()) }
+            let shown = AdminFailover(id: self.to, forwarder, from: source.isStore ? store : nil)
+            try await withAdminServer(http, collectors: [], failovers: [shown], store: store) { [self] in
+                try await self.run(forwarder, drained: source.drained)
             }
             return forwarder.counters
+        }
+    }
+
+    private func run(_ forwarder: Forwarder, drained: @escaping @Sendable () async throws -> Void) async throws {
+        guard self.drain else { return try await forwarder.run() }
+        try await forwarder.run(until: drained)
+        guard !Task.isCancelled else {
+            let count = counted(forwarder.counters.forwarded, "message")
+            throw StalkError(.interrupted, "Interrupted: \(count) forwarded, the rest stays where it was.")
         }
     }
 

@@ -123,6 +123,7 @@ struct TopScreen {
             text += self.queues
         }
         if !self.overview.collectors.isEmpty { text += "\n" + self.collectors }
+        if !self.overview.failovers.isEmpty { text += "\n" + self.failovers }
         return text
     }
 
@@ -156,6 +157,24 @@ struct TopScreen {
                 printable(one.id, keepingNewlines: false), printable(one.queue, keepingNewlines: false),
                 printable(one.backend, keepingNewlines: false), state, figure(one.inFlight), figure(one.concurrency),
                 figure(one.processed), figure(one.retried), figure(one.failed),
+            ])
+        }
+        return table.text
+    }
+
+    private var failovers: String {
+        var table = TextTable([
+            ("FAILOVER", .left), ("TO", .left), ("BREAKER", .left), ("WAITING", .right), ("SET ASIDE", .right),
+            ("BYTES", .right), ("OLDEST", .right), ("OUT/s", .right), ("EMPTY IN", .right), ("AMBIGUOUS", .right),
+        ])
+        for one in self.overview.failovers {
+            func figure(_ value: Int?) -> String { value.map { "\($0)" } ?? "-" }
+            func age(_ value: Int64?) -> String { value.map { ageText(milliseconds: $0) } ?? "-" }
+            table.add([
+                printable(one.id, keepingNewlines: false), printable(one.destination, keepingNewlines: false),
+                one.breaker == "halfOpen" ? "trying" : one.breaker, figure(one.waiting), figure(one.setAside),
+                one.bytes.map { sizeText($0) } ?? "-", age(one.oldestAgeMs), figure(one.rate),
+                one.waiting == 0 ? "-" : age(one.timeToEmptyMs), figure(one.ambiguous),
             ])
         }
         return table.text
