@@ -203,7 +203,7 @@ public final class FailoverCollector: Collector {
 
     /// Ends deliveries; see ``StalkCore/Collector/finish(_:durability:)``.
     ///
-    /// While the remote is away, acknowledgements and dead letters are kept in the store and count as done.
+    /// While the remote is away, acknowledgements, dead letters and retries are kept in the store and count as done.
     public func finish(
         _ completions: [Completion],
         durability: Durability

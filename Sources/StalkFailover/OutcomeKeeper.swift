@@ -28,6 +28,7 @@ final class OutcomeKeeper: Sendable {
     private let kept: LocalQueue
     private let done: RememberedIDs
     private let forwarder: Forwarder
+    private let wallTime: @Sendable () -> Timestamp
     private let state = Locked(State())
 
     init(
@@ -44,8 +45,10 @@ final class OutcomeKeeper: Sendable {
         self.done = RememberedIDs(
             store: spool,
             queue: try QueueName("\(primary.queue).done"),
-            window: options.rememberOutcomes
+            window: options.rememberOutcomes,
+            wallTime: wallTime
         )
+        self.wallTime = wallTime
         var forwarding = ForwardingOptions()
         forwarding.failuresToOpen = 1
         forwarding.minBackoff = options.forwarding.minBackoff
@@ -53,7 +56,7 @@ final class OutcomeKeeper: Sendable {
         forwarding.sendsDeduplicationID = false
         self.forwarder = Forwarder(
             from: self.kept,
-            to: OutcomeSink(primary: primary, queue: self.queue, done: self.done),
+            to: OutcomeSink(primary: primary, queue: self.queue, done: self.done, wallTime: wallTime),
             options: forwarding,
             attemptsAreSends: true,
             clock: clock,
@@ -72,7 +75,7 @@ final class OutcomeKeeper: Sendable {
         let waiting = try await self.spool.peek(self.queue, state: .ready, max: .max)
         self.done.remember(
             waiting.compactMap { message in
-                message.headers[FailoverHeader.id].map { ($0, OutcomeCoding.disposition(message.headers)) }
+                message.headers[FailoverHeader.id].map { ($0, Outcome(message.headers)) }
             }
         )
     }
@@ -84,12 +87,12 @@ final class OutcomeKeeper: Sendable {
 
     // MARK: Deliveries
 
-    /// Finishes those that are done already, and gives the others to their takers.
+    /// Finishes those that are done already or whose retry is not due, and gives the others to their takers.
     func recognise(_ deliveries: [Delivery]) async -> [Delivery] {
         var known: [Completion] = []
         var fresh: [Delivery] = []
         for delivery in deliveries {
-            if let disposition = self.done.disposition(of: delivery.id.rawValue) {
+            if let disposition = self.done.held(delivery.id.rawValue) {
                 known.append(Completion(delivery.receipt, disposition))
             } else {
                 fresh.append(delivery)
@@ -143,7 +146,11 @@ final class OutcomeKeeper: Sendable {
             guard case .failure(let error) = results[index], error.isWorthWaiting,
                 completions[index].disposition.isKept
             else { continue }
-            late.append(index)
+            if let refusal = completions[index].refusal(by: self.primary.capabilities) {
+                results[index] = .failure(refusal)
+            } else {
+                late.append(index)
+            }
         }
         let outcomes = try await self.keep(late.map { completions[$0] }, durability)
         for (index, outcome) in zip(late, outcomes) { results[index] = outcome }
@@ -172,12 +179,16 @@ final class OutcomeKeeper: Sendable {
     {
         guard !completions.isEmpty else { return [] }
         let ids = self.state.withLock { state in completions.map { state.ids[$0.receipt] } }
+        let wall = self.wallTime()
         let outcomes = zip(completions, ids).map { completion, id in
-            (id: id ?? completion.receipt.description, disposition: completion.disposition)
+            (
+                id: id ?? completion.receipt.description,
+                outcome: Outcome(completion.disposition, at: wall) ?? .acknowledge
+            )
         }
-        let messages = zip(completions, outcomes).map { completion, outcome in
-            var headers = OutcomeCoding.headers(outcome.id, outcome.disposition)
-            headers[OutcomeCoding.receipt] = completion.receipt.description
+        let messages = zip(completions, outcomes).map { completion, kept in
+            var headers = kept.outcome.headers(kept.id)
+            headers[OutcomeSink.receipt] = completion.receipt.description
             return Message([], headers: headers)
         }
         // Known first: the message may come again before this returns.
@@ -186,12 +197,25 @@ final class OutcomeKeeper: Sendable {
     }
 }
 
+extension Completion {
+    /// Why the remote would not take it; `nil` where it would.
+    fileprivate func refusal(by capabilities: CollectorCapabilities) -> StalkError? {
+        guard case .retry(let delay, _) = self.disposition else { return nil }
+        do throws(StalkError) {
+            try Message.validate(delay: delay, largest: capabilities.maxRetryDelay)
+            return nil
+        } catch {
+            return error
+        }
+    }
+}
+
 extension Disposition {
     /// Whether it can be told to the remote later, about a message that has come again.
     fileprivate var isKept: Bool {
         switch self {
-        case .acknowledge, .deadLetter: true
-        case .retry, .release, .acknowledgeAndPublish: false
+        case .acknowledge, .deadLetter, .retry: true
+        case .release, .acknowledgeAndPublish: false
         }
     }
 }
@@ -201,13 +225,18 @@ struct OutcomeSink: Collector {
     let primary: any Collector
     let queue: QueueName
     let done: RememberedIDs
+    let wallTime: @Sendable () -> Timestamp
+
+    /// In the store alone: the delivery that ended.
+    static let receipt = "Stalk-Receipt"
 
     var capabilities: CollectorCapabilities { self.primary.capabilities }
 
     func publish(_ messages: [Message], durability: Durability) async throws -> [Result<MessageID, StalkError>] {
+        let wall = self.wallTime()
         let completions = messages.map { message in
-            let receipt = Receipt(message.headers[OutcomeCoding.receipt] ?? "")
-            return Completion(receipt, OutcomeCoding.disposition(message.headers))
+            let receipt = Receipt(message.headers[Self.receipt] ?? "")
+            return Completion(receipt, Outcome(message.headers).disposition(at: wall))
         }
         let results = try await self.primary.finish(completions, durability: durability)
         // Also one that was taken may come again, since its lease may have been over.
@@ -217,9 +246,9 @@ struct OutcomeSink: Collector {
             case .failure(let error): [.staleReceipt, .foreignReceipt, .noSuchMessage].contains(error.code)
             }
         }
-        try await self.done.insert(
-            zip(zip(messages, completions), answered).filter { $0.1 }.map { pair, _ in
-                (pair.0.headers[FailoverHeader.id] ?? "", pair.1.disposition)
+        try await self.done.keep(
+            zip(messages, answered).filter { $0.1 }.map { message, _ in
+                (message.headers[FailoverHeader.id] ?? "", Outcome(message.headers))
             }
         )
         return zip(results, answered).map { result, isAnswered in

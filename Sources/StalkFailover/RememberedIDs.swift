@@ -2,6 +2,7 @@
 
 public import StalkCore
 public import StalkLocal
+internal import StalkPlatform
 internal import Synchronization
 
 /// The ids of messages that are done, with how they ended, durable for a window of time.
@@ -12,7 +13,8 @@ public final class RememberedIDs: Sendable {
     private let queue: LocalQueue
     private let store: LocalStore
     private let window: Duration
-    private let known = Locked<[String: Disposition]>([:])
+    private let wallTime: @Sendable () -> Timestamp
+    private let known = Locked<[String: Outcome]>([:])
 
     /// Makes the memory; ``load()`` fills it.
     ///
@@ -20,10 +22,15 @@ public final class RememberedIDs: Sendable {
     ///   - store: Where ids are kept.
     ///   - queue: A queue of it that nobody else uses.
     ///   - window: How long an id is remembered.
-    public init(store: LocalStore, queue: QueueName, window: Duration) {
+    public convenience init(store: LocalStore, queue: QueueName, window: Duration) {
+        self.init(store: store, queue: queue, window: window) { SystemStoreClock().wallTime() }
+    }
+
+    init(store: LocalStore, queue: QueueName, window: Duration, wallTime: @escaping @Sendable () -> Timestamp) {
         self.store = store
         self.queue = store.queue(queue)
         self.window = window
+        self.wallTime = wallTime
     }
 
     /// How many ids are remembered.
@@ -36,19 +43,26 @@ public final class RememberedIDs: Sendable {
         try await self.queue.wake()
         guard try await self.store.hasQueue(self.queue.queue) else { return }
         let stored = try await self.store.peek(self.queue.queue, state: .delayed, max: .max)
-        self.known.withLock { known in
-            for message in stored {
-                guard let id = message.headers[FailoverHeader.id] else { continue }
-                known[id] = OutcomeCoding.disposition(message.headers)
+        self.remember(
+            stored.compactMap { message in
+                message.headers[FailoverHeader.id].map { (id: $0, outcome: Outcome(message.headers)) }
             }
-        }
+        )
     }
 
     /// How a message ended; `nil` for one that is not remembered.
     ///
     /// - Parameter id: The message.
     public func disposition(of id: String) -> Disposition? {
-        self.known.withLock { $0[id] }
+        guard let outcome = self.known.withLock({ $0[id] }), outcome.isFinal else { return nil }
+        return outcome.disposition(at: self.wallTime())
+    }
+
+    /// What to tell the remote of a message that has come again; `nil` when it is for a handler.
+    func held(_ id: String) -> Disposition? {
+        let wall = self.wallTime()
+        guard let outcome = self.known.withLock({ $0[id] }), outcome.holds(at: wall) else { return nil }
+        return outcome.disposition(at: wall)
     }
 
     /// Remembers messages; returns when that survives a power cut.
@@ -56,9 +70,17 @@ public final class RememberedIDs: Sendable {
     /// - Parameter outcomes: The messages' ids, and how they ended: acknowledged or dead-lettered.
     /// - Throws: ``StalkCore/StalkError`` when it can't be stored.
     public func insert(_ outcomes: [(id: String, disposition: Disposition)]) async throws {
+        let wall = self.wallTime()
+        try await self.keep(outcomes.map { ($0.id, Outcome($0.disposition, at: wall) ?? .acknowledge) })
+    }
+
+    /// Remembers outcomes, a retry until its time has come.
+    func keep(_ outcomes: [(id: String, outcome: Outcome)]) async throws {
         try await self.forget()
-        let messages = outcomes.map { outcome in
-            Message([], headers: OutcomeCoding.headers(outcome.id, outcome.disposition), delay: self.window)
+        let wall = self.wallTime()
+        let messages = outcomes.map { id, outcome in
+            let rest = if case .retry(let due, _) = outcome { due.remaining(at: wall) } else { self.window }
+            return Message([], headers: outcome.headers(id), delay: rest)
         }
         for part in messages.parts(of: self.queue.capabilities.maxBatch) {
             for result in try await self.queue.publish(part, durability: .synced) { _ = try result.get() }
@@ -67,9 +89,10 @@ public final class RememberedIDs: Sendable {
     }
 
     /// Remembers messages in this process alone.
-    func remember(_ outcomes: [(id: String, disposition: Disposition)]) {
+    func remember(_ outcomes: [(id: String, outcome: Outcome)]) {
         self.known.withLock { known in
-            for outcome in outcomes { known[outcome.id] = outcome.disposition }
+            // What is done stays done, whatever is read or comes after it of another delivery.
+            for (id, outcome) in outcomes where outcome.isFinal || known[id]?.isFinal != true { known[id] = outcome }
         }
     }
 
@@ -78,32 +101,13 @@ public final class RememberedIDs: Sendable {
         let over = try await self.queue.take(TakeRequest(max: 1000))
         guard !over.isEmpty else { return }
         self.known.withLock { known in
-            for delivery in over { delivery.headers[FailoverHeader.id].map { known[$0] = nil } }
+            for delivery in over {
+                // Not what was remembered of the same message since.
+                guard let id = delivery.headers[FailoverHeader.id], known[id] == Outcome(delivery.headers)
+                else { continue }
+                known[id] = nil
+            }
         }
         _ = try await self.queue.finishAll(over.map { Completion($0.receipt, .acknowledge) })
-    }
-}
-
-/// Outcomes in the form of headers.
-enum OutcomeCoding {
-    private static let kind = "Stalk-Outcome"
-    private static let reason = "Stalk-Reason"
-    static let receipt = "Stalk-Receipt"
-
-    static func headers(_ id: String, _ disposition: Disposition) -> Headers {
-        var headers: Headers = [FailoverHeader.id: id]
-        if case .deadLetter(let reason) = disposition {
-            headers[self.kind] = "dead-letter"
-            // Bounded, since headers are.
-            headers[self.reason] = String(reason.prefix(8000))
-        } else {
-            headers[self.kind] = "acknowledge"
-        }
-        return headers
-    }
-
-    static func disposition(_ headers: Headers) -> Disposition {
-        guard headers[self.kind] == "dead-letter" else { return .acknowledge }
-        return .deadLetter(reason: headers[self.reason] ?? "")
     }
 }

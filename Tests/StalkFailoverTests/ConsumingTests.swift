@@ -50,22 +50,98 @@ import Testing
         }
     }
 
-    @Test func aRetryInAnOutageComesAgain() async throws {
+    /// Its lease ends in the outage: the remote gives the message out anew, and no handler gets it before its time.
+    @Test(arguments: [false, true]) func aRetryInAnOutageWaitsForItsTime(isRestarted: Bool) async throws {
         let rig = try Rig()
+        let (comesAgain, comesInTime) = (Duration.seconds(40), Duration.seconds(300))
+        let isRetried: @Sendable (FailoverCollector) async throws -> Void = { collector in
+            rig.remote.script { $0.isConsumerAway = false }
+            for _ in 0..<20 {
+                try await rig.pass(.seconds(5), steps: 4)
+                let early = try await collector.take(TakeRequest())
+                #expect(early.isEmpty)
+            }
+            #expect(try await collector.stats().outcomesWaiting == 0)
+            try await rig.pass(comesInTime)
+            let again = try #require(try await collector.take(TakeRequest()).first)
+            #expect(again.text == "a")
+            try await collector.acknowledge(again)
+            #expect(rig.base.counts == InMemoryCollector.Counts())
+        }
         try await rig.live { collector, _ in
             try await collector.publish(Message("a"))
             try await collector.wake()
             let delivery = try #require(try await collector.take(TakeRequest(lease: .seconds(30))).first)
             rig.remote.script { $0.isConsumerAway = true }
-            // Told to the worker, which tries again; and the remote gives the message out anew by itself.
+            try await collector.finish(delivery, .retry(after: comesInTime, reason: "later"))
+            // What the remote would refuse is refused at once.
             await #expect(throws: StalkError.self) {
-                try await collector.finish(delivery, .retry(after: .seconds(1), reason: "later"))
+                try await collector.finish(delivery, .retry(after: .seconds(100_000), reason: "too long"))
             }
-            try await rig.pass(.seconds(40))
-            rig.remote.script { $0.isConsumerAway = false }
-            let again = try #require(try await collector.take(TakeRequest()).first)
-            #expect(again.id == delivery.id && again.attempt == 2)
+            #expect(try await collector.stats().outcomesWaiting == 1)
+            try await rig.pass(comesAgain)
+            #expect(rig.base.counts.ready == 1)
+            if !isRestarted { try await isRetried(collector) }
         }
+        if isRestarted { try await rig.live { collector, _ in try await isRetried(collector) } }
+    }
+
+    /// Its lease holds until the remote is back: the remote learns of the retry itself, with what is left of its delay.
+    @Test func aRetryIsToldWhenTheRemoteIsBack() async throws {
+        let rig = try Rig()
+        try await rig.live { collector, _ in
+            try await collector.publish(Message("a"))
+            try await collector.wake()
+            let delivery = try #require(try await collector.take(TakeRequest(lease: .seconds(600))).first)
+            rig.remote.script { $0.isConsumerAway = true }
+            try await collector.finish(delivery, .retry(after: .seconds(200), reason: "later"))
+            try await rig.pass(.seconds(20))
+            rig.remote.script { $0.isConsumerAway = false }
+            try await rig.until("the retry") { rig.base.counts == InMemoryCollector.Counts(delayed: 1) }
+            let early = try await collector.take(TakeRequest())
+            #expect(early.isEmpty)
+            try await rig.pass(.seconds(200))
+            let again = try #require(try await collector.take(TakeRequest()).first)
+            #expect(again.attempt == 2)
+        }
+    }
+
+    /// A retry that is over and an acknowledgement after it: the later one is what holds.
+    @Test func whatWasRetriedAndThenDoneIsDone() async throws {
+        let rig = try Rig()
+        try await rig.live { collector, _ in
+            try await collector.publish(Message("a"))
+            try await collector.wake()
+            let first = try #require(try await collector.take(TakeRequest(lease: .seconds(10))).first)
+            rig.remote.script { $0.isConsumerAway = true }
+            try await collector.finish(first, .retry(after: .seconds(20), reason: "later"))
+            try await rig.pass(.seconds(30))
+            rig.remote.script { $0.isConsumerAway = false }
+            try await rig.until("telling") { try await collector.stats().outcomesWaiting == 0 }
+            let second = try #require(try await collector.take(TakeRequest(lease: .seconds(10))).first)
+            rig.remote.script { $0.isConsumerAway = true }
+            try await collector.acknowledge(second)
+            try await rig.pass(.seconds(30))
+            rig.remote.script { $0.isConsumerAway = false }
+            try await rig.until("recognising") {
+                let early = try await collector.take(TakeRequest())
+                #expect(early.isEmpty)
+                return rig.base.counts == InMemoryCollector.Counts()
+            }
+        }
+    }
+
+    @Test func outcomesComeBackFromTheirHeaders() {
+        let due = Timestamp(millisecondsSince1970: 1_700_000_000_000)
+        for outcome in [Outcome.acknowledge, .deadLetter(reason: "no"), .retry(due: due, reason: "later")] {
+            #expect(Outcome(outcome.headers("id")) == outcome)
+        }
+        let soon = Timestamp(millisecondsSince1970: due.millisecondsSince1970 - 10)
+        #expect(Outcome(.release, at: due) == nil)
+        #expect(Outcome(.retry(after: .milliseconds(10), reason: ""), at: soon) == .retry(due: due, reason: ""))
+        let retry = Outcome.retry(due: due, reason: "")
+        #expect(retry.holds(at: soon) && !retry.holds(at: due))
+        #expect(retry.disposition(at: soon) == .retry(after: .milliseconds(10), reason: ""))
     }
 }
 
