@@ -87,6 +87,72 @@ import Testing
         #expect(rate.largestBatch == 100)
     }
 
+    /// What is given back must be in its place before anything behind it is taken or sent, however short the breaker's
+    /// wait is. A take that was waiting for new messages may bring one all the same.
+    @Test func nothingOvertakesWhatIsGivenBack() throws {
+        var options = ForwardingOptions()
+        options.failuresToOpen = 1
+        var machine = ForwardingStateMachine(
+            options: options,
+            source: .likeStore,
+            destination: .likeSQS,
+            sendsDeduplicationID: false,
+            attemptsAreSends: true,
+            seed: 1
+        )
+        func step(_ event: ForwardingStateMachine.Event, at seconds: Int) -> Steps {
+            let wall = Timestamp(millisecondsSince1970: Int64(seconds) * 1000)
+            return Steps(machine.handle(event, .init(now: .seconds(seconds), wall: wall)))
+        }
+        #expect(step(.nudged, at: 0).takes == 1)
+        let first = step(.taken(.success([try Self.delivery("a")])), at: 0)
+        #expect(first.takes == 1)
+        let failed = step(.sent(try #require(first.sends.first), .failure(StalkError(.unavailable, "away"))), at: 0)
+        #expect(failed.records.map(\.disposition) == [.release])
+        // The breaker's wait is over before the store has answered.
+        let early = step(.alarm(.seconds(100)), at: 100)
+        #expect(early.takes == 0 && early.sends.isEmpty)
+        let behind = step(.taken(.success([try Self.delivery("b")])), at: 100)
+        #expect(behind.takes == 0 && behind.sends.isEmpty)
+        #expect(behind.records.map(\.disposition) == [.release])
+        let half = step(.recorded(try #require(failed.records.first?.call), .success([.success(())])), at: 100)
+        #expect(half.takes == 0 && half.sends.isEmpty)
+        let whole = step(.recorded(try #require(behind.records.first?.call), .success([.success(())])), at: 100)
+        #expect(whole.takes == 1)
+        let again = step(.taken(.success([try Self.delivery("a"), try Self.delivery("b")])), at: 100)
+        #expect(again.sends.count == 1)
+    }
+
+    /// What a step of the machine asks for.
+    private struct Steps {
+        var takes = 0
+        var sends: [UInt64] = []
+        var records: [(call: UInt64, disposition: Disposition)] = []
+
+        init(_ actions: [ForwardingStateMachine.Action]) {
+            for action in actions {
+                switch action {
+                case .take: self.takes += 1
+                case .send(let number, _): self.sends.append(number)
+                case .record(let call, let completions): self.records += completions.map { (call, $0.disposition) }
+                case .extend, .alarm, .note: break
+                }
+            }
+        }
+    }
+
+    private static func delivery(_ id: String) throws -> Delivery {
+        Delivery(
+            id: MessageID(id),
+            queue: try QueueName("q"),
+            body: [1],
+            headers: [:],
+            attempt: 1,
+            publishedAt: Timestamp(millisecondsSince1970: 0),
+            receipt: Receipt(id)
+        )
+    }
+
     @Test func aMessageWaitsForItsGroupAlone() {
         var routing = RoutingStateMachine(limits: FailoverOptions())
         routing.opened(messages: 0, bytes: 0)

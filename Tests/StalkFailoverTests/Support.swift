@@ -120,6 +120,13 @@ extension Message {
 }
 
 extension CollectorCapabilities {
+    /// A local queue.
+    static var likeStore: CollectorCapabilities {
+        var capabilities = CollectorCapabilities.likeSQS
+        capabilities.uncountedRelease = true
+        return capabilities
+    }
+
     /// Delays of 15 minutes, batches of ten.
     static var likeSQS: CollectorCapabilities {
         CollectorCapabilities(

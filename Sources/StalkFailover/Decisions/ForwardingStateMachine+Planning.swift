@@ -112,13 +112,14 @@ extension ForwardingStateMachine {
                 // Over at once: the message is back in its place, its attempt still counted.
                 actions.append(.extend(inDoubt.map(\.receipt), lease: .milliseconds(1)))
             }
-        } else {
+        } else if !self.isGivingBack {
             guard case .nothing(_?) = self.breaker.permission(now: moment.now), inDoubt.isEmpty,
                 self.options.maxTries == nil, self.source.uncountedRelease
             else { return }
         }
+        // What came while others are on their way back may belong behind them, and goes after them.
         let records = self.pending.filter { $0.doubt == nil }.map { Record(entry: $0, disposition: .release) }
-        self.pending = []
+        self.pending = self.isStopping ? [] : inDoubt
         self.hasFoundNothing = false
         self.record(records, &actions)
     }

@@ -128,6 +128,11 @@ struct ForwardingStateMachine: Sendable {
     /// Whether nothing is left to do after a stop.
     var hasEnded: Bool { self.isStopping && !self.isTaking && self.held == 0 }
 
+    /// Whether messages are on their way back to their places: until they are there, others would be taken before them.
+    var isGivingBack: Bool {
+        self.records.values.contains { records in records.contains { $0.disposition == .release } }
+    }
+
     var lease: Duration { min(self.options.lease, self.source.maxLease) }
     var window: Int { self.options.order == .queue ? self.maxBatch : self.maxBatch * self.options.maxInFlight }
 
@@ -248,7 +253,7 @@ struct ForwardingStateMachine: Sendable {
 
     mutating func nextTake(_ moment: Moment) -> [Action] {
         guard !self.isTaking, !self.isStopping, self.unrecorded.isEmpty else { return [] }
-        guard self.takeAt <= moment.now else { return [] }
+        guard self.takeAt <= moment.now, !self.isGivingBack else { return [] }
         var room = self.window - self.held
         switch self.breaker.permission(now: moment.now) {
         case .all: break
