@@ -10,15 +10,21 @@ extension FailoverCollector {
     /// - Throws: ``StalkCore/StalkError`` with `storageFull`, or `interrupted` when the task was cancelled as it waited.
     func admit(_ group: String, bytes: Int, isCounted: Bool) async throws(StalkError) {
         var deadline: Duration?
+        var mayBeOld = false
         while true {
-            let isAdmitted = self.state.locked.withLock { state in
-                guard state.routing.hasRoom(bytes: bytes) else { return false }
-                state.routing.begin(group, bytes: bytes, isCounted: isCounted)
-                return true
+            let wall = self.wallTime()
+            let (isAdmitted, isTooOld) = self.state.locked.withLock { state in
+                let isTooOld = state.routing.isTooOld(at: wall) && !mayBeOld
+                guard !isTooOld, state.routing.hasRoom(bytes: bytes) else { return (false, isTooOld) }
+                state.routing.begin(group, bytes: bytes, isCounted: isCounted, at: wall)
+                return (true, false)
             }
             if isAdmitted { return }
             switch self.options.whenFull {
             case .reject: throw self.full()
+            case .dropOldest where isTooOld:
+                // What is too old and in the forwarder's hands can't be dropped, and holds up nobody.
+                mayBeOld = await !self.dropOldest(before: wall)
             case .dropOldest: guard await self.dropOldest() else { throw self.full() }
             case .wait(let longest):
                 let end = deadline ?? self.clock.elapsed() + longest
@@ -33,21 +39,31 @@ extension FailoverCollector {
     }
 
     private func full() -> StalkError {
-        let (messages, bytes) = self.state.locked.withLock { ($0.routing.messages, $0.routing.bytes) }
+        let wall = self.wallTime()
+        let (messages, bytes, isTooOld) = self.state.locked.withLock {
+            ($0.routing.messages, $0.routing.bytes, $0.routing.isTooOld(at: wall))
+        }
+        let age = isTooOld ? ", the first of which is older than it may be" : ""
         return StalkError(
             .storageFull,
-            "The spool of \(self.queue) is full with \(messages) messages of \(bytes) bytes: wait until the remote "
-                + "is back, or allow more. Nothing was stored."
+            "The spool of \(self.queue) is full with \(messages) messages of \(bytes) bytes\(age): wait until the "
+                + "remote is back, or allow more. Nothing was stored."
         )
     }
 
     /// Lets the first in line go.
-    private func dropOldest() async -> Bool {
+    ///
+    /// - Parameter wall: The time by which it must be too old; `nil` where its age does not matter.
+    /// - Returns: Whether there was one to go.
+    private func dropOldest(before wall: Timestamp? = nil) async -> Bool {
         let taker = self.spool.queue(self.queue)
         _ = try? await taker.wake()
-        guard let oldest = try? await taker.take(TakeRequest(max: 1)).first,
-            (try? await taker.acknowledge(oldest)) != nil
-        else { return false }
+        guard let oldest = try? await taker.take(TakeRequest(max: 1)).first else { return false }
+        if let wall, let limit = self.options.maxOldestAge, wall.remaining(at: oldest.publishedAt) <= limit {
+            try? await taker.finish(oldest, .release)
+            return false
+        }
+        guard (try? await taker.acknowledge(oldest)) != nil else { return false }
         let group = self.options.forwarding.order == .queue ? "" : oldest.headers[FailoverHeader.group] ?? ""
         self.state.locked.withLock { state in
             state.dropped += 1
@@ -61,9 +77,9 @@ extension FailoverCollector {
     }
 
     private func roomOrDeadline(_ deadline: Duration, bytes: Int) async {
-        let (clock, state) = (self.clock, self.state)
+        let (clock, state, wall) = (self.clock, self.state, self.wallTime())
         await withTaskGroup(of: Void.self) { group in
-            group.addTask { await state.roomChanges(bytes: bytes) }
+            group.addTask { await state.roomChanges(bytes: bytes, at: wall) }
             group.addTask { try? await clock.sleep(deadline) }
             await group.next()
             group.cancelAll()
@@ -110,12 +126,13 @@ extension FailoverCollector {
 
 extension SharedState {
     /// Returns when something left the spool, there is room already, or the task is cancelled.
-    func roomChanges(bytes: Int) async {
+    func roomChanges(bytes: Int, at wall: Timestamp) async {
         let id = UInt64.random(in: .min ... .max)
         await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let isOver = self.locked.withLock { state in
-                    if state.isClosed || Task.isCancelled || state.routing.hasRoom(bytes: bytes) { return true }
+                    if state.isClosed || Task.isCancelled { return true }
+                    if !state.routing.isTooOld(at: wall), state.routing.hasRoom(bytes: bytes) { return true }
                     state.roomWaiters[id] = continuation
                     return false
                 }

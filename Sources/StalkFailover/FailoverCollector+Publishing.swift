@@ -192,8 +192,10 @@ extension FailoverCollector {
             for (item, outcome) in zip(admitted, outcomes) {
                 results[item.index] = outcome.map { _ in item.id }
                 let isStored = (try? outcome.get()) != nil
+                let isFull = if case .failure(let error) = outcome { error.code == .storageFull } else { false }
                 self.state.locked.withLock { state in
                     if isStored { state.stored += 1 }
+                    if isFull { state.refusedFull += 1 }
                     state.routing.end(
                         item.group,
                         bytes: item.message.body.count,

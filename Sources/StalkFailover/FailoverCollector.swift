@@ -124,7 +124,13 @@ public final class FailoverCollector: Collector {
             let found = try await spool.stats().queues.first { $0.name == primary.queue }
             let count = found.map { $0.ready + $0.delayed + $0.leased } ?? 0
             // Delayed ones hold nobody up, but who is ready behind them can't be told from here.
-            state.opened(messages: count, bytes: found?.bytes ?? 0)
+            let age = found?.oldestAge?.wholeMillisecondsRoundedUp
+            state.opened(
+                messages: count,
+                bytes: found?.bytes ?? 0,
+                waiting: found.map { $0.ready + $0.leased } ?? 0,
+                since: age.map { Timestamp(millisecondsSince1970: wallTime().millisecondsSince1970 - $0) }
+            )
             try await outcomes.load()
             try await spoolQueue.wake()
         }
@@ -232,8 +238,10 @@ final class SharedState: Sendable {
         self.locked = Locked(FailoverCollector.State(routing: RoutingStateMachine(limits: options)))
     }
 
-    func opened(messages: Int, bytes: Int) {
-        self.locked.withLock { $0.routing.opened(messages: messages, bytes: bytes) }
+    func opened(messages: Int, bytes: Int, waiting: Int, since: Timestamp?) {
+        self.locked.withLock {
+            $0.routing.opened(messages: messages, bytes: bytes, waiting: waiting, since: since)
+        }
     }
 
     func observe(_ note: ForwardingNote, token: String) {

@@ -32,6 +32,10 @@ public struct FailoverOptions: Hashable, Sendable {
     public var maxMessages: Int?
     /// The most bytes of bodies in the spool; `nil` without a limit.
     public var maxBytes: Int?
+    /// How old the first in line may become; `nil` without a limit.
+    ///
+    /// From then on the spool counts as full: with ``WhenFull/dropOldest`` what is older goes when new ones come.
+    public var maxOldestAge: Duration?
     /// What publishing does when the spool holds as much as it may.
     public var whenFull: WhenFull = .reject
     /// A queue of the same store for what the remote refuses; `nil` keeps it in the spool's queue, as dead.
@@ -54,6 +58,9 @@ public struct FailoverOptions: Hashable, Sendable {
         for (name, count) in [("maxMessages", self.maxMessages), ("maxBytes", self.maxBytes)] {
             guard let count, count < 1 else { continue }
             throw StalkError(.invalidArgument, "\(name) is \(count): give at least 1, or nil for no limit.")
+        }
+        if let age = self.maxOldestAge, age <= .zero {
+            throw StalkError(.invalidArgument, "maxOldestAge is \(age): give more than zero, or nil for no limit.")
         }
         guard self.directDeadline > .zero else {
             throw StalkError(.invalidArgument, "directDeadline is \(self.directDeadline): give more than zero.")

@@ -87,8 +87,9 @@ import Testing
         #expect(rate.largestBatch == 100)
     }
 
-    /// What is given back must be in its place before anything behind it is taken or sent, however short the breaker's
-    /// wait is. A take that was waiting for new messages may bring one all the same.
+    /// What is given back must be in its place before anything behind it is taken or sent.
+    ///
+    /// The breaker's wait may be over before that. A take that was waiting for new messages may bring one all the same.
     @Test func nothingOvertakesWhatIsGivenBack() throws {
         var options = ForwardingOptions()
         options.failuresToOpen = 1
@@ -163,6 +164,27 @@ import Testing
         #expect(!routing.isFree("a"))
         routing.left("a", bytes: 1, isCounted: true)
         #expect(routing.isFree("a"))
+    }
+
+    @Test func theFirstInLineTellsTheAge() {
+        func wall(_ seconds: Int) -> Timestamp { Timestamp(millisecondsSince1970: Int64(seconds) * 1000) }
+        var ages = SpoolAges(limit: .seconds(100))
+        ages.opened(count: 2, since: wall(0))
+        for second in 10..<20 { ages.add(at: wall(second)) }
+        ages.takeBack()
+        // Of a delayed message and the two of before.
+        ages.left(isCounted: false)
+        #expect(ages.oldest == wall(0))
+        ages.left(isCounted: false)
+        #expect(ages.oldest == wall(10))
+        ages.left(isCounted: false)
+        #expect(ages.oldest == wall(10))
+        for _ in 0..<8 { ages.left(isCounted: true) }
+        #expect(ages.oldest == wall(18))
+        ages.left(isCounted: true)
+        #expect(ages.oldest == nil)
+        for millisecond in 0..<100_000 { ages.add(at: Timestamp(millisecondsSince1970: Int64(millisecond) * 500)) }
+        #expect(ages.oldest == wall(0) && ages.stepCount <= SpoolAges.mostSteps)
     }
 
     @Test func whatAnEarlierProcessLeftHoldsUpAll() {

@@ -6,7 +6,8 @@ extension ForwardingStateMachine {
     var trialLimit: Int { self.refusals >= self.options.refusalsInARow ? 1 : self.options.trialBatch }
 
     mutating func nextSend(_ moment: Moment) -> Action? {
-        guard !self.isStopping, !self.pending.isEmpty, !self.isGivingBack, self.inFlight.count < self.options.maxInFlight
+        guard !self.isStopping, !self.isGivingBack, !self.pending.isEmpty,
+            self.inFlight.count < self.options.maxInFlight
         else { return nil }
         let permission = self.breaker.permission(now: moment.now)
         var limit = min(self.maxBatch, self.rate.largestBatch)

@@ -81,6 +81,8 @@ enum Outcome: Hashable, Sendable {
 }
 
 extension Timestamp {
+    static var epoch: Timestamp { Timestamp(millisecondsSince1970: 0) }
+
     /// How long it is until then; zero when it is over.
     func remaining(at wall: Timestamp) -> Duration {
         .milliseconds(max(self.millisecondsSince1970 - wall.millisecondsSince1970, 0))

@@ -22,13 +22,16 @@ struct RoutingStateMachine: Sendable {
     /// What the spool holds, as far as that is known here.
     private(set) var messages = 0
     private(set) var bytes = 0
+    private var ages: SpoolAges
 
     init(limits: FailoverOptions) {
         self.limits = limits
+        self.ages = SpoolAges(limit: limits.maxOldestAge ?? .seconds(3600))
     }
 
     /// What was found in the spool at the beginning.
-    mutating func opened(messages: Int, bytes: Int) {
+    mutating func opened(messages: Int, bytes: Int, waiting: Int = 0, since: Timestamp? = nil) {
+        self.ages.opened(count: waiting, since: since)
         self.messages += messages
         self.bytes += bytes
         self.mayHoldOlder = messages > 0
@@ -39,6 +42,12 @@ struct RoutingStateMachine: Sendable {
         !self.mayHoldOlder && self.waiting[group] == nil
     }
 
+    /// Whether the first in line is older than it may be.
+    func isTooOld(at wall: Timestamp) -> Bool {
+        guard let limit = self.limits.maxOldestAge, let oldest = self.ages.oldest else { return false }
+        return wall.remaining(at: oldest) > limit
+    }
+
     /// Whether the spool may take so much more.
     func hasRoom(bytes: Int) -> Bool {
         self.messages < self.limits.maxMessages ?? .max
@@ -46,12 +55,13 @@ struct RoutingStateMachine: Sendable {
     }
 
     /// A message is about to be stored.
-    mutating func begin(_ group: String, bytes: Int, isCounted: Bool) {
+    mutating func begin(_ group: String, bytes: Int, isCounted: Bool, at wall: Timestamp = .epoch) {
         self.begun += 1
         self.underWay += 1
         self.messages += 1
         self.bytes += bytes
         guard isCounted else { return }
+        if self.limits.maxOldestAge != nil { self.ages.add(at: wall) }
         if self.waiting[group] == nil, self.waiting.count >= Self.mostGroups {
             self.mayHoldOlder = true
         } else {
@@ -62,11 +72,18 @@ struct RoutingStateMachine: Sendable {
     /// It is stored, or could not be.
     mutating func end(_ group: String, bytes: Int, isCounted: Bool, isStored: Bool) {
         self.underWay -= 1
-        if !isStored { self.left(group, bytes: bytes, isCounted: isCounted) }
+        guard !isStored else { return }
+        if isCounted { self.ages.takeBack() }
+        self.forget(group, bytes: bytes, isCounted: isCounted)
     }
 
     /// A message has left the spool.
     mutating func left(_ group: String, bytes: Int, isCounted: Bool) {
+        self.ages.left(isCounted: isCounted)
+        self.forget(group, bytes: bytes, isCounted: isCounted)
+    }
+
+    private mutating func forget(_ group: String, bytes: Int, isCounted: Bool) {
         self.messages = max(self.messages - 1, 0)
         self.bytes = max(self.bytes - bytes, 0)
         guard isCounted, let count = self.waiting[group] else { return }
@@ -83,5 +100,6 @@ struct RoutingStateMachine: Sendable {
         guard self.begunAtLook == self.begun, self.underWay == 0 else { return }
         self.mayHoldOlder = false
         self.waiting = [:]
+        self.ages.clear()
     }
 }
