@@ -97,7 +97,7 @@ struct FailoverBooks {
         let fault = SharedFault(.none)
         let upstream = try #require(try Endpoint(server.configuration.endpoint ?? "").port)
         let proxy = try await FaultProxy(to: upstream) { _ in fault.value }
-        let remote = try await SQSCollector.open(queue, configuration: self.configuration(server, proxy))
+        let remote = try await self.open(queue, self.configuration(server, proxy))
         let collector = try FailoverCollector(primary: remote, spool: store, options: self.options(isFIFO: isFIFO))
         var books = FailoverBooks()
         let start = ContinuousClock.now
@@ -141,6 +141,18 @@ struct FailoverBooks {
             let copies = arrived.count - Set(arrived).count
             print("\(queue): \(books.ambiguous) ambiguous, \(copies) copies, \(ContinuousClock.now - start)")
         }
+    }
+
+    /// All open at once, and a busy machine answers none of them within the short time of a call.
+    private func open(_ queue: String, _ configuration: SQSConfiguration) async throws -> SQSCollector {
+        for _ in 0..<50 {
+            do {
+                return try await SQSCollector.open(queue, configuration: configuration)
+            } catch let error as StalkError where error.code == .unavailable {
+                try await ContinuousClock().sleep(for: .milliseconds(100))
+            }
+        }
+        return try await SQSCollector.open(queue, configuration: configuration)
     }
 
     private func configuration(_ server: RealServer, _ proxy: FaultProxy) -> SQSConfiguration {
