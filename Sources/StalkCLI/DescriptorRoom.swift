@@ -13,6 +13,8 @@ internal import StalkCore
 enum DescriptorRoom {
     /// What any command needs at most for itself: the store's files, the runtime's queues, standard streams.
     static let ofCommand = 48
+    /// What the command needs that tells how many there are.
+    static let ofDoctor = 16
     /// What a program that runs for a message needs at most, while it is started.
     static let ofProgram = 8
 

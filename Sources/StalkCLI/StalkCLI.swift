@@ -16,7 +16,8 @@ public enum CommandLineTool {
         signal(SIGPIPE, SIG_IGN)
         do throws(StalkError) {
             // Before anything waits, for which the runtime needs some.
-            try DescriptorRoom.require()
+            let saysWhatIsShort = CommandLine.arguments.dropFirst().first == DoctorCommand.configuration.commandName
+            try DescriptorRoom.require(saysWhatIsShort ? DescriptorRoom.ofDoctor : DescriptorRoom.ofCommand)
         } catch {
             exit(Self.report(error))
         }

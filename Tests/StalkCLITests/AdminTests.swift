@@ -187,7 +187,7 @@ struct AdminTests {
             let json = """
                 {"queues":[{"name":"q","ready":\(ready),"delayed":0,"leased":0,"dead":7,"bytes":9,"paused":true,
                 "finished":\(finished),"oldestAgeMs":61000}],"collectors":[{"id":"x\\u001b[2J","queue":"q","backend":"local",
-                "sleeping":true,"concurrency":4,"inFlight":2,"backendReachable":true}]}
+                "sleeping":true,"concurrency":4,"inFlight":2,"backendReachable":true}],"failovers":[]}
                 """
             return try JSONDecoder().decode(AdminOverview.self, from: Data(json.utf8))
         }
