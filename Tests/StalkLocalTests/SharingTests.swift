@@ -93,6 +93,29 @@ final class SharedHarness: CollectorHarness {
         try await shared.close()
     }
 
+    @Test func careWorksThroughTheOwner() async throws {
+        let shared = try await SharedStore()
+        let queue = try shared.client.queue("q")
+        try await queue.publish((0..<100).map { Message("\($0)") })
+        let copy = TemporaryStore()
+        let backup = try await shared.client.backup(to: copy.path)
+        #expect(backup.messages == 100 && backup.path == copy.path)
+        #expect(try await shared.client.compact().bytesAfter > 0)
+        // What needs the store alone is turned away.
+        for apply in [false, true] {
+            let error = await #expect(throws: StalkError.self) {
+                try await LocalStore.repair(at: shared.temporary.path, apply: apply)
+            }
+            #expect(error?.code == .storeBusy)
+        }
+        await #expect(throws: StalkError.self) { try await LocalStore.verify(at: shared.temporary.path) }
+        try await shared.close()
+        let store = try await copy.open()
+        #expect(try await store.peek(queue.queue, max: 1000).count == 100)
+        try await store.close()
+        copy.remove()
+    }
+
     @Test func manyMessagesComeInParts() async throws {
         let shared = try await SharedStore()
         let queue = try shared.client.queue("q")
@@ -230,6 +253,28 @@ final class SharedHarness: CollectorHarness {
         #expect(stored.count == 1600 && Set(stored) == Set(published.bodies.withLock { $0 }))
         try await last.close()
         temporary.remove()
+    }
+
+    @Test func headerNameThatIsTooLongIsRefusedByTheOwnerToo() async throws {
+        let shared = try await SharedStore()
+        let queue = try shared.client.queue("q")
+        var headers = Headers()
+        headers[String(repeating: "n", count: 70_000)] = "value"
+        let results = try await queue.publish([Message("a"), Message("b", headers: headers)])
+        #expect((try? results[0].get()) != nil)
+        let error = #expect(throws: StalkError.self) { try results[1].get() }
+        #expect(error?.code == .invalidArgument)
+        #expect(try await shared.client.peek(queue.queue).count == 1)
+        try await shared.close()
+    }
+
+    @Test func limitBelowZeroDoesNothing() async throws {
+        let shared = try await SharedStore()
+        let queue = try shared.client.queue("q")
+        try await queue.publish(Message("a"))
+        #expect(try await shared.client.purge(queue.queue, states: [.ready], max: -1) == 0)
+        #expect(try await shared.client.peek(queue.queue).count == 1)
+        try await shared.close()
     }
 }
 

@@ -51,6 +51,8 @@ struct WireAssembler: Sendable {
     let maxFrameBytes: Int
     private var bytes: [UInt8] = []
     private var start = 0
+    /// Whether a length was met that no frame has: from there on nothing can be read.
+    private var isLost = false
 
     init(maxFrameBytes: Int = Wire.maxFrameBytes) {
         self.maxFrameBytes = maxFrameBytes
@@ -60,7 +62,13 @@ struct WireAssembler: Sendable {
     var waiting: Int { self.bytes.count - self.start }
 
     mutating func append(_ piece: UnsafeRawBufferPointer) {
-        if self.start > 0, self.start == self.bytes.count || self.start > 1 << 16 {
+        guard !self.isLost else { return }
+        if self.start > 0, self.start == self.bytes.count {
+            // A large frame does not keep its memory for ever.
+            self.bytes.removeAll(keepingCapacity: self.bytes.capacity <= 1 << 20)
+            self.start = 0
+        } else if self.start > 1 << 16, self.start > self.bytes.count / 2 {
+            // Moved only when less is moved than was taken.
             self.bytes.removeFirst(self.start)
             self.start = 0
         }
@@ -69,13 +77,16 @@ struct WireAssembler: Sendable {
 
     /// The next whole frame; `nil` when more must come first.
     ///
-    /// - Throws: ``Wire/Malformed`` for a length that no frame has.
+    /// - Throws: ``Wire/Malformed`` for a length that no frame has, once; what comes behind that is dropped.
     mutating func next() throws(Wire.Malformed) -> WireFrame? {
         guard self.waiting >= 4 else { return nil }
         let length = self.bytes.withUnsafeBytes {
             Int(UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: self.start, as: UInt32.self)))
         }
-        guard (Wire.headerBytes - 4...self.maxFrameBytes).contains(length) else { throw Wire.Malformed() }
+        guard (Wire.headerBytes - 4...self.maxFrameBytes).contains(length) else {
+            (self.bytes, self.start, self.isLost) = ([], 0, true)
+            throw Wire.Malformed()
+        }
         guard self.waiting >= 4 + length else { return nil }
         let frame = self.bytes.withUnsafeBytes { bytes in
             let start = self.start + 4

@@ -70,7 +70,8 @@ extension StoreOrder {
         case .peek:
             let queue = try reader.queue()
             let state = try MessageState(wireNumber: try reader.number())
-            self = .peek(queue, state, max: try reader.optionalNumber() ?? 0)
+            guard let max = try reader.optionalNumber() else { throw Wire.Malformed() }
+            self = .peek(queue, state, max: max)
         case .message: self = .message(try reader.id())
         case .redrive:
             let queue = try reader.queue()
@@ -87,6 +88,7 @@ extension StoreOrder {
         case .purge:
             let queue = try reader.queue()
             let bits = try reader.number(UInt8.self)
+            guard bits < 1 << MessageState.allCases.count else { throw Wire.Malformed() }
             let states = Set(MessageState.allCases.filter { bits & 1 << $0.wireNumber != 0 })
             self = .purge(queue, states, max: try reader.optionalNumber())
         case .setPaused:
@@ -209,6 +211,7 @@ extension StoreStats {
             )
             let hasAge = try reader.flag()
             let age = try reader.duration()
+            guard hasAge || age == .zero else { throw Wire.Malformed() }
             queue.oldestAge = hasAge ? age : nil
             queue.isPaused = try reader.flag()
             queues.append(queue)

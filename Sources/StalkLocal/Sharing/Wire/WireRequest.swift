@@ -37,7 +37,7 @@ enum WireRequest: Sendable {
     case order(StoreOrder)
     /// Asks for a sign of life.
     case ping
-    /// The client goes for good, and repeats nothing; not answered.
+    /// The client goes for good, and repeats nothing; what it holds comes again.
     case goodbye
 }
 
@@ -217,6 +217,12 @@ extension WireGreeting {
         let highest = try reader.number(UInt16.self)
         guard lowest <= highest else { throw Wire.Malformed() }
         self.versions = lowest...highest
+        guard self.versions.overlaps(Wire.versions) else {
+            // What another version says of itself behind this may look different: it is told that they can't talk.
+            self.client = 0
+            reader.skipRest()
+            return
+        }
         self.client = try reader.number()
         for _ in 0..<(try reader.count(ofItemsFrom: 19)) {
             let number = try reader.number(UInt64.self)
@@ -272,6 +278,8 @@ extension CollectorCommand {
 }
 
 extension ByteReader {
+    fileprivate mutating func skipRest() { _ = try? self.readBuffer(self.remaining) }
+
     mutating func optionalQueue() throws(Wire.Malformed) -> QueueName? {
         let text = try self.shortText()
         guard !text.isEmpty else { return nil }

@@ -20,8 +20,9 @@ extension ByteWriter {
         self.write(duration.clampedNanoseconds)
     }
 
+    /// A number that may be missing; one below zero asks for as little as zero does, and must not be taken for none.
     mutating func writeOptional(_ number: Int?) {
-        self.write(Int64(number ?? -1))
+        self.write(Int64(number.map { Swift.max($0, 0) } ?? -1))
     }
 
     mutating func writeQueue(_ queue: QueueName) { self.writeShortText(queue.rawValue) }
@@ -36,7 +37,10 @@ extension ByteWriter {
         self.writeBlob(message.body)
     }
 
-    mutating func writeHeaders(_ headers: Headers) {
+    /// The headers, which nobody has checked yet; a name that is longer than its length can say is cut, and refused by the
+    /// owner all the same.
+    mutating func writeHeaders(_ unchecked: Headers) {
+        let headers = unchecked.withWritableNames
         self.write(UInt32(headers.isEmpty ? 0 : headers.encodedBytes))
         headers.write(to: &self)
     }
@@ -82,6 +86,21 @@ extension ByteWriter {
     }
 }
 
+extension Headers {
+    /// The same with names whose lengths fit into 16 bits.
+    fileprivate var withWritableNames: Headers {
+        let most = Int(UInt16.max)
+        guard self.fields.contains(where: { $0.name.utf8.count > most }) else { return self }
+        return Headers(
+            stored: self.fields.map { field in
+                var field = field
+                field.name = field.name.cut(toBytes: most)
+                return field
+            }
+        )
+    }
+}
+
 extension Duration {
     /// Nanoseconds, held to what 64 bits take.
     fileprivate var clampedNanoseconds: Int64 {
@@ -119,7 +138,8 @@ extension ByteReader {
 
     mutating func optionalNumber() throws(Wire.Malformed) -> Int? {
         let number = try self.number(Int64.self)
-        return number < 0 ? nil : Int(number)
+        guard number >= -1 else { throw Wire.Malformed() }
+        return number == -1 ? nil : Int(number)
     }
 
     mutating func flag() throws(Wire.Malformed) -> Bool {
@@ -163,8 +183,12 @@ extension ByteReader {
     }
 
     mutating func receipt() throws(Wire.Malformed) -> Receipt {
-        guard try self.number(UInt8.self) == 0 else { return Receipt(token: .opaque(try self.readLongText())) }
-        return Receipt(token: .local(store: try self.number(), sequence: try self.number(), lease: try self.number()))
+        guard try self.flag() else {
+            return Receipt(
+                token: .local(store: try self.number(), sequence: try self.number(), lease: try self.number())
+            )
+        }
+        return Receipt(token: .opaque(try self.readLongText()))
     }
 
     /// An error; a code that this version does not know is one that can't be acted on.

@@ -1,0 +1,238 @@
+import Foundation
+import StalkCore
+import StalkFiles
+import StalkTesting
+import Testing
+
+@testable import StalkLocal
+
+/// One end of a connection that says what a test tells it to.
+private struct ScriptedPeer {
+    let socket: LocalSocket
+    private var assembler = WireAssembler()
+
+    init(_ socket: LocalSocket) {
+        self.socket = socket
+    }
+
+    /// Connects to the owner of a store.
+    init(to temporary: TemporaryStore) throws(StalkError) {
+        let directory = try RealDirectory(path: temporary.path, createIfMissing: false)
+        guard let socket = try SharingPlace(directory).connect() else {
+            throw StalkError(.unavailable, "nobody listens")
+        }
+        self.init(socket)
+    }
+
+    func send(_ bytes: [UInt8]) {
+        var sent = 0
+        while sent < bytes.count {
+            switch bytes.withUnsafeBytes({ self.socket.send(UnsafeRawBufferPointer(rebasing: $0[sent...])) }) {
+            case .bytes(let count): sent += count
+            case .later:
+                var waits = [SocketWait(self.socket.number, reads: false, writes: true)]
+                SocketWait.wait(for: &waits, milliseconds: 10_000)
+            case .ended: return
+            }
+        }
+    }
+
+    func send(_ request: WireRequest, call: UInt64) {
+        var writer = ByteWriter()
+        request.write(call: call, to: &writer)
+        self.send(writer.bytes)
+    }
+
+    func send(_ answer: WireAnswer, call: UInt64) {
+        var writer = ByteWriter()
+        answer.write(call: call, to: &writer)
+        self.send(writer.bytes)
+    }
+
+    /// The next frame; `nil` when the connection ends first.
+    mutating func next() throws -> WireFrame? {
+        var buffer = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            if let frame = try self.assembler.next() { return frame }
+            var waits = [SocketWait(self.socket.number, reads: true)]
+            SocketWait.wait(for: &waits, milliseconds: 10_000)
+            switch buffer.withUnsafeMutableBytes({ self.socket.receive(into: $0) }) {
+            case .bytes(let count):
+                buffer.withUnsafeBytes { self.assembler.append(UnsafeRawBufferPointer(rebasing: $0[..<count])) }
+            case .ended: return nil
+            case .later: throw StalkError(.interrupted, "nothing came for ten seconds")
+            }
+        }
+    }
+
+    /// The answer to a call; what belongs to other calls is passed over.
+    mutating func answer(to call: UInt64) throws -> WireAnswer? {
+        while let frame = try self.next() {
+            if frame.call == call { return try WireAnswer(frame) }
+        }
+        return nil
+    }
+}
+
+/// Runs a script, which may block, on a thread of its own.
+private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
+    try await onOwnThread("script") { Result { try body() } }.get()
+}
+
+/// The protocol as a peer sees it that is not this code.
+@Suite(.timeLimit(.minutes(5))) struct ScriptedPeerTests {
+    @Test func versionsThatDoNotMeetAreNamed() async throws {
+        let temporary = TemporaryStore()
+        let store = try await temporary.open()
+        let frame = try await script {
+            var peer = try ScriptedPeer(to: temporary)
+            // As a later version might greet: behind the versions stands what only that one can read.
+            var writer = ByteWriter()
+            WireFrame.write(1, 1, to: &writer) { writer in
+                writer.write([0x53, 0x54, 0x4B, 0x53, 7, 0, 9, 0] as [UInt8])
+                writer.write("a new kind of greeting")
+            }
+            peer.send(writer.bytes)
+            let frame = try peer.next()
+            #expect(try peer.next() == nil, "the connection ends")
+            return frame
+        }
+        guard case .failure(let error) = try WireAnswer(#require(frame)) else { return #expect(Bool(false)) }
+        #expect(error.code == .unsupported)
+        #expect(error.message == StalkError.noCommonVersion(7...9, peer: getpid()).message)
+        #expect(error.message.contains("speaks version 1 of the protocol") && error.message.contains("versions 7 to 9"))
+        try await store.close()
+        temporary.remove()
+    }
+
+    @Test func openingSaysWhyTheOwnerRefuses() async throws {
+        let temporary = TemporaryStore()
+        var alone = temporary.options
+        alone.sharing = .exclusive
+        // Something holds the store, and something listens there that speaks another version.
+        let store = try await LocalStore.open(at: temporary.path, options: alone)
+        let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
+        let listener = try place.listen()
+        async let refusal: Void = script {
+            var waits = [SocketWait(listener.number, reads: true)]
+            SocketWait.wait(for: &waits, milliseconds: 30_000)
+            var peer = ScriptedPeer(try #require(listener.accept()))
+            let frame = try #require(try peer.next())
+            guard case .greeting(let greeting) = try WireRequest(frame) else { return #expect(Bool(false)) }
+            #expect(greeting.versions == Wire.versions && greeting.client != 0)
+            peer.send(.failure(.noCommonVersion(1...1, peer: 7)), call: 0)
+        }
+        let error = await #expect(throws: StalkError.self) { try await temporary.open() }
+        #expect(error?.code == .unsupported && error?.message.contains("use the same version of Stalk") == true)
+        try await refusal
+        try await store.close()
+        temporary.remove()
+    }
+
+    @Test func whatCanNotBeReadIsRefused() async throws {
+        let temporary = TemporaryStore()
+        let store = try await temporary.open()
+        let garbage: [[UInt8]] = [
+            Array("GET / HTTP/1.1\r\n\r\n".utf8),
+            [255, 255, 255, 255],
+            // A kind that nobody knows; a greeting with another magic.
+            [9, 0, 0, 0] + [UInt8](repeating: 0, count: 8) + [99],
+            [13, 0, 0, 0] + [UInt8](repeating: 0, count: 8) + [1, 1, 2, 3, 4],
+        ]
+        for bytes in garbage {
+            let frame = try await script {
+                var peer = try ScriptedPeer(to: temporary)
+                peer.send(bytes)
+                let frame = try peer.next()
+                #expect(try peer.next() == nil)
+                return frame
+            }
+            guard case .failure(let error) = try WireAnswer(#require(frame)) else { return #expect(Bool(false)) }
+            #expect(error.code == .unsupported && error.message.contains("can't read what process"))
+        }
+        // Whoever does not greet first is not served.
+        let silence = try await script {
+            var peer = try ScriptedPeer(to: temporary)
+            peer.send(.ping, call: 1)
+            return try peer.next()
+        }
+        #expect(silence == nil)
+        #expect(try await store.stats().queues.isEmpty)
+        try await store.close()
+        temporary.remove()
+    }
+
+    /// A process that is stopped keeps its lock and its socket, and says nothing.
+    @Test func ownerThatSaysNothingIsReported() async throws {
+        let temporary = TemporaryStore()
+        var alone = temporary.options
+        alone.sharing = .exclusive
+        let store = try await LocalStore.open(at: temporary.path, options: alone)
+        let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
+        let listener = try place.listen()
+        async let owner: [String] = script {
+            var waits = [SocketWait(listener.number, reads: true)]
+            SocketWait.wait(for: &waits, milliseconds: 30_000)
+            var peer = ScriptedPeer(try #require(listener.accept()))
+            let greeting = try #require(try peer.next())
+            let welcome = WireWelcome(store: 1, epoch: 1, maxBodyBytes: 1 << 16, verdicts: [])
+            peer.send(.welcome(welcome), call: greeting.call)
+            var asked: [String] = []
+            while let frame = try peer.next() { asked.append("\(try WireRequest(frame))") }
+            return asked
+        }
+        let client = try await temporary.open()
+        let error = await #expect(throws: StalkError.self) { try await client.hasQueue(QueueName("q")) }
+        #expect(error?.code == .storeBusy)
+        #expect(error?.message.hasPrefix("Process \(getpid()), which owns the store, ") == true)
+        await client.access.abandon()
+        let asked = try await owner
+        #expect(asked.count == 2 && asked[0].contains("hasQueue") && asked[1] == "ping", "\(asked)")
+        try await store.close()
+        temporary.remove()
+    }
+
+    /// docs/sharing.md, "A conversation".
+    @Test func conversationIsAsThePageSays() async throws {
+        let temporary = TemporaryStore()
+        let store = try await temporary.open()
+        try await script {
+            var peer = try ScriptedPeer(to: temporary)
+            peer.send(.greeting(WireGreeting(client: 7)), call: 1)
+            guard case .welcome(let welcome)? = try peer.answer(to: 1) else { return #expect(Bool(false)) }
+            #expect(welcome.version == 1 && welcome.epoch == 1 && welcome.verdicts.isEmpty)
+            let queue = try QueueName("q")
+            let publish = WireRequest.publish(queue, [Message("a"), Message("b")], .synced, answeredBelow: 2)
+            peer.send(publish, call: 2)
+            guard case .published(let first)? = try peer.answer(to: 2) else { return #expect(Bool(false)) }
+            // The same call again, as at a next owner: it is stored once.
+            peer.send(publish, call: 2)
+            guard case .published(let second)? = try peer.answer(to: 2) else { return #expect(Bool(false)) }
+            #expect(try first.map { try $0.get() } == second.map { try $0.get() })
+
+            peer.send(.addCollector(5, CollectorRecord(queue: queue, isAsleep: false)), call: 0)
+            let take = TakeRequest(max: 10, wait: .zero, lease: .seconds(30))
+            peer.send(.take(take, collector: 5, .synced), call: 3)
+            guard case .deliveries(let taken)? = try peer.answer(to: 3) else { return #expect(Bool(false)) }
+            #expect(taken.map { $0.delivery.text } == ["a", "b"])
+            let wait = TakeRequest(max: 10, wait: .seconds(3600), lease: .seconds(30))
+            peer.send(.take(wait, collector: 5, .synced), call: 4)
+            peer.send(.cancel(4), call: 4)
+            guard case .cancelled? = try peer.answer(to: 4) else { return #expect(Bool(false)) }
+            let finish = WireRequest.finish(
+                taken.map { Completion($0.delivery.receipt, .acknowledge) },
+                queue,
+                errorQueue: nil,
+                .synced
+            )
+            peer.send(finish, call: 5)
+            guard case .outcomes(let outcomes)? = try peer.answer(to: 5) else { return #expect(Bool(false)) }
+            #expect(outcomes.allSatisfy { (try? $0.get()) != nil })
+            peer.send(.goodbye, call: 6)
+            guard case .reply(.done)? = try peer.answer(to: 6) else { return #expect(Bool(false)) }
+        }
+        #expect(try await store.stats().queues.map(\.ready) == [0])
+        try await store.close()
+        temporary.remove()
+    }
+}
