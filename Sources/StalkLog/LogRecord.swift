@@ -91,7 +91,8 @@ package struct PublishRecord: Hashable, Sendable {
 
 /// Which call of another process published which messages, so that a call which is repeated publishes nothing twice.
 ///
-/// It stands in the frame of its messages. A call that did not fit into one frame has one record in each.
+/// It stands in the frame of its messages. A call that did not fit into one frame has a record in each; so has each row of
+/// messages between which others were refused.
 package struct CallRecord: Hashable, Sendable {
     /// The number of the process that called, chosen at random.
     package var client: UInt64

@@ -255,6 +255,33 @@ final class SharedHarness: CollectorHarness {
         temporary.remove()
     }
 
+    /// What was refused stands between what was stored: what is repeated must find its own places again.
+    @Test func repeatedCallWithRefusalsIsStoredOnce() async throws {
+        let temporary = TemporaryStore()
+        let first = try await temporary.open()
+        let large = Message([UInt8](repeating: 0, count: temporary.options.maxBodyBytes + 1))
+        let messages = [Message("a"), large, large, Message("b"), Message("c"), large]
+        let call = PublishCall(
+            queue: try QueueName("q"),
+            messages: messages,
+            durability: .synced,
+            origin: CallOrigin(client: 7, call: 1, answeredBelow: 1)
+        )
+        let results = try await #require(first.access.owned).publish(call)
+        let ids = results.map { try? $0.get() }
+        #expect(ids.map { $0 != nil } == [true, false, false, true, true, false])
+        await first.abandon()
+        // By the log, then by LMDB.
+        for _ in 0..<2 {
+            let next = try await temporary.open()
+            #expect(try await #require(next.access.owned).publish(call).map { try? $0.get() } == ids)
+            let stored = try await next.peek(call.queue, max: 10).map { String(decoding: $0.body, as: UTF8.self) }
+            #expect(stored == ["a", "b", "c"])
+            try await next.close()
+        }
+        temporary.remove()
+    }
+
     @Test func headerNameThatIsTooLongIsRefusedByTheOwnerToo() async throws {
         let shared = try await SharedStore()
         let queue = try shared.client.queue("q")

@@ -69,11 +69,14 @@ extension Engine {
         now: Moment,
         _ actions: inout Actions
     ) -> Bool {
-        let (position, first) = (call.next, self.meta.nextSequence)
-        defer { self.stageCall(of: call, from: position, first: first, now: now) }
+        var first = self.meta.nextSequence
+        defer { self.stageCall(of: call, from: first, now: now) }
         var isQueueKnown = false
         while call.next < call.messages.count {
             guard call.results[call.next] == nil else {
+                // What is refused, or known from before, ends the row: a record tells of neighbours alone.
+                self.stageCall(of: call, from: first, now: now)
+                first = self.meta.nextSequence
                 call.next += 1
                 continue
             }
@@ -95,10 +98,9 @@ extension Engine {
         return true
     }
 
-    /// Notes in the same frame which call the messages belong to that were just staged.
-    private mutating func stageCall(of call: PendingPublish, from position: Int, first: UInt64, now: Moment) {
+    /// Notes in the same frame which call the messages from `first` on belong to, which end in front of its next one.
+    private mutating func stageCall(of call: PendingPublish, from first: UInt64, now: Moment) {
         guard let origin = call.origin, self.meta.nextSequence > first else { return }
-        // What was refused or is known from before stands in front: what is staged at once has places without gaps.
         let count = UInt32(self.meta.nextSequence - first)
         let record = CallRecord(
             client: origin.client,
