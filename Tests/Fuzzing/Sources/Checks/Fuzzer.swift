@@ -20,7 +20,7 @@ protocol Fuzzer: Sendable {
 /// All of them.
 let allFuzzers: [any Fuzzer] = [
     LogFuzzer(reseals: false), LogFuzzer(reseals: true), RecordFuzzer(), SettledFuzzer(), EnvelopeFuzzer(),
-    ArgumentsFuzzer(), JSONLinesFuzzer(), NSQFuzzer(),
+    ArgumentsFuzzer(), JSONLinesFuzzer(), NSQFuzzer(), WireFuzzer(),
 ]
 
 /// Bytes of an input that decide something; behind the end come zeros.

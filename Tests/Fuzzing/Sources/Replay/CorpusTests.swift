@@ -41,7 +41,7 @@ import Testing
     /// The planted bugs of the other fuzzers end the process: `tools/fuzz` looks for those.
     @Test(
         "A check notices a decoder that is wrong",
-        arguments: ["log", "log-resealed", "envelope", "json-lines", "nsq"]
+        arguments: ["log", "log-resealed", "envelope", "json-lines", "nsq", "wire"]
     )
     func plantedBugIsNoticed(name: String) async throws {
         let fuzzer = try #require(allFuzzers.first { $0.name == name })
