@@ -6,7 +6,7 @@ import Testing
     @Test(
         arguments: [
             "docs/durability.md": 30, "docs/operations.md": 5, "docs/adapters.md": 15, "docs/worker.md": 14,
-            "docs/failover.md": 40,
+            "docs/failover.md": 40, "docs/sharing.md": 15,
         ]
     )
     func namedTestsExist(page: String, atLeast count: Int) throws {

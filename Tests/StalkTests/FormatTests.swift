@@ -42,6 +42,42 @@ import Testing
         }
     }
 
+    /// What a process publishes that does not own the store is written with the call that it belongs to.
+    @Test func logOfSharedStoreIsAsPageSays() async throws {
+        try await withTemporaryDirectory { directory in
+            let owner = try await LocalStore.open(at: directory)
+            let client = try await LocalStore.open(at: directory)
+            let lock = try String(contentsOfFile: directory + "/lock", encoding: .utf8)
+            #expect(lock == "\(ProcessInfo.processInfo.processIdentifier)\nsharing\n")
+            for (name, mode) in ["": 0o700, "/socket": 0o600, "/clients-1": 0o600] {
+                let attributes = try FileManager.default.attributesOfItem(atPath: "\(directory)/sharing\(name)")
+                #expect(attributes[.posixPermissions] as? Int == mode, "sharing\(name)")
+            }
+
+            let large = Message([UInt8](repeating: 0, count: 2 << 20))
+            let published = [Message("one"), large, Message("two"), Message("three")]
+            let results = try await client.queue("numbers").publish(published)
+            #expect(results.map { (try? $0.get()) != nil } == [true, false, true, true])
+            try await client.queue("numbers").publish(Message("four"))
+            try await owner.queue("numbers").publish(Message("five"))
+            try await client.close()
+            try await owner.close()
+
+            let frames = try Self.frames(inSegmentAt: directory + "/log/0000000000000002.log")
+            #expect(frames.allSatisfy { $0.isIntact })
+            let records = try frames.flatMap { try $0.records() }
+            try #require(records.map(\.kind) == [1, 2, 3, 11, 3, 3, 11, 3, 11, 3])
+            let calls = records.filter { $0.kind == 11 }.map(\.bytes)
+            #expect(calls.allSatisfy { $0.count == 41 } && Set(calls.map { $0.number(at: 1, UInt64.self) }).count == 1)
+            #expect(calls.map { $0.number(at: 25, UInt32.self) } == [0, 2, 0], "positions")
+            #expect(calls.map { $0.number(at: 29, UInt64.self) } == [1, 2, 4], "first messages")
+            #expect(calls.map { $0.number(at: 37, UInt32.self) } == [1, 2, 1], "counts")
+            let numbers = calls.map { $0.number(at: 9, UInt64.self) }
+            #expect(numbers[0] == numbers[1] && numbers[1] < numbers[2])
+            #expect(calls[2].number(at: 17, UInt64.self) > numbers[0], "the answer of the first call was there")
+        }
+    }
+
     /// Makes a store with records of every kind; returns a receipt.
     private static func fillStore(at path: String) async throws -> String {
         let store = try await LocalStore.open(at: path)

@@ -11,9 +11,8 @@ struct BackupCommand: AsyncParsableCommand {
         discussion: """
             The copy holds everything that was published and finished before, and can be opened like any store, also on \
             another machine. It gets its name only once it was verified and is on the disk. It is a store of its own: \
-            receipts of the original don't work on it. A process that has the store open makes backups with \
-            LocalStore.backup, while it goes on publishing; this command opens the store itself, and ends with 4 when it \
-            is open elsewhere.
+            receipts of the original don't work on it. Other processes may have the store open and go on publishing: the \
+            one that owns it makes the copy.
 
               stalk backup /backups/$(date +%F)
               stalk stats --store /backups/2026-11-23

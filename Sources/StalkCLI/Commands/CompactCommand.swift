@@ -10,9 +10,8 @@ struct CompactCommand: AsyncParsableCommand {
         abstract: "Make the store's index as small as what is in it.",
         discussion: """
             LMDB uses the space of finished messages again, but never gives it back. This copies what is in use into a \
-            new file, which takes the place of the old one; there must be room for it. A process that has the store open \
-            does it with LocalStore.compact, while it goes on publishing; this command opens the store itself, and ends \
-            with 4 when it is open elsewhere, with 5 when there is no room.
+            new file, which takes the place of the old one; there must be room for it, and the exit code is 5 when there \
+            is none. Other processes may have the store open and go on: the one that owns it does the work.
 
               stalk compact
               stalk compact --json | jq '.bytesBefore - .bytesAfter'

@@ -16,7 +16,8 @@ struct ServeCommand: AsyncParsableCommand {
               stalk serve
               stalk serve --http :8080 --token-file token
 
-            The command has the store open, so no other process can: a worker shows its own with 'stalk work --http'.
+            Other processes may publish and work on the store meanwhile. A worker can serve its own page with \
+            'stalk work --http', which also shows its handlers.
             """
     )
 

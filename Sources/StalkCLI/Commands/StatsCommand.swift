@@ -10,7 +10,8 @@ struct StatsCommand: AsyncParsableCommand {
         abstract: "Show how many messages are where.",
         discussion: """
             For each queue: how many messages are ready to be taken, delayed until later, leased to somebody who works \
-            on them, and dead because they failed for good; the size of their bodies; how long the first in line waits.
+            on them, and dead because they failed for good; the size of their bodies; how long the first in line waits. \
+            Other processes may use the store meanwhile.
 
               stalk stats
               stalk stats mail --json | jq '.queues[0].ready'

@@ -15,8 +15,8 @@ struct TopCommand: AsyncParsableCommand {
         commandName: "top",
         abstract: "Show the queues live, in the terminal.",
         discussion: """
-            With --http it asks a worker or a server that runs; without it, it opens the store itself, which nobody else \
-            may have open then.
+            Without --http it looks into the store, which other processes may use meanwhile. With --http it asks a worker \
+            or a server that runs, also on another machine.
 
               stalk work mail --http 1323 -- ./send.sh &
               stalk top --http 1323
