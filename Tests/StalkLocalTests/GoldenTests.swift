@@ -1,5 +1,6 @@
 import Foundation
 import StalkCore
+import StalkLog
 import StalkTesting
 import Testing
 
@@ -65,6 +66,32 @@ import Testing
         let other = try await store.peek(QueueName("other"), max: 100)
         #expect(other.map { String(decoding: $0.body, as: UTF8.self) } == ["moved"])
         #expect(try await store.stats().queues.map { [$0.ready, $0.delayed, $0.dead] } == [[1, 0, 0], [2, 0, 0]])
+        try await store.close()
+        #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
+    }
+
+    @Test func callsOfOtherProcessesAreInTheLog() async throws {
+        let temporary = try Self.unpack("shared")
+        defer { temporary.remove() }
+        #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
+        let store = try await temporary.open()
+        // A session, a queue, six messages, three calls, an attempt and its acknowledgement.
+        #expect(store.recovery.replayedRecords == 13)
+        let ready = try await store.peek(QueueName("work"), max: 100)
+        #expect(ready.map { String(decoding: $0.body, as: UTF8.self) } == ["one", "two", "three", "with a header"])
+        let delayed = try await store.peek(QueueName("work"), state: .delayed, max: 100)
+        #expect(delayed.map { String(decoding: $0.body, as: UTF8.self) } == ["later"])
+        let calls = store.core.look { $0.meta.calls.records }
+        #expect(calls.map(\.count) == [3, 1, 1] && Set(calls.map(\.client)).count == 3)
+        // The first process asks again: nothing is stored twice.
+        let again = PublishCall(
+            queue: try QueueName("work"),
+            messages: ["one", "two", "three"].map { Message($0) },
+            durability: .synced,
+            origin: CallOrigin(client: calls[0].client, call: calls[0].call, answeredBelow: calls[0].answeredBelow)
+        )
+        let ids = try await #require(store.access.owned).publish(again).map { try $0.get() }
+        #expect(ids == ready[..<3].map(\.id))
         try await store.close()
         #expect(try await LocalStore.verify(at: temporary.path).problems.isEmpty)
     }
