@@ -46,7 +46,6 @@ struct RandomWire {
             leases: self.several { random in
                 HeldLease(
                     sequence: random.number(),
-                    attempt: UInt32(truncatingIfNeeded: random.number()),
                     lease: random.number(),
                     deadline: BootTime(nanoseconds: Int64(truncatingIfNeeded: random.number())),
                     collector: random.number()
