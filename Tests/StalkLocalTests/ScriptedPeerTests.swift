@@ -137,6 +137,8 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
             [255, 255, 255, 255],
             // A kind that nobody knows; a greeting with another magic.
             [9, 0, 0, 0] + [UInt8](repeating: 0, count: 8) + [99],
+            // Many of them at once.
+            (0..<10_000).flatMap { _ in [9, 0, 0, 0] + [UInt8](repeating: 0, count: 8) + [99] },
             [13, 0, 0, 0] + [UInt8](repeating: 0, count: 8) + [1, 1, 2, 3, 4],
         ]
         for bytes in garbage {

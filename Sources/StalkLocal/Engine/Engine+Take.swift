@@ -116,7 +116,7 @@ extension Engine {
         var bytes = 0
         while taken.count < limit, let key = self.firstInLine(number) {
             if self.queues[number].readyInMiddle > 0, key >= self.queues[number].scanFrom { break }
-            bytes += self.entries[key.sequence]?.content.body.count ?? 0
+            bytes += self.entries[key.sequence]?.content.byteCount ?? 0
             if bytes > maxBytes, !taken.isEmpty { break }
             self.queues[number].removeFirst()
             // Leased at once: a key may stand in line twice, when its message was forgotten and loaded again.

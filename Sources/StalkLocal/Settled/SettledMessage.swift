@@ -101,6 +101,9 @@ final class MessageContent: Sendable {
     /// The content of a message that is done.
     static let none = MessageContent(publishedAt: 0, headers: [:], extensions: [], body: [])
 
+    /// The size of body and headers, in bytes.
+    var byteCount: Int { self.body.count + (self.headers.isEmpty ? 0 : self.headers.byteCount) }
+
     init(publishedAt: Int64, headers: Headers, extensions: [UInt8], body: [UInt8]) {
         self.publishedAt = publishedAt
         self.headers = headers

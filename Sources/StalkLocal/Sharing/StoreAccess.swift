@@ -57,8 +57,12 @@ final class StoreAccess: Sendable {
     }
 
     private func begin(_ server: StoreServer?) {
-        guard let server, (try? server.start()) != nil else { return }
+        guard let server else { return }
         self.server.withLock { $0 = server }
+        guard (try? server.start()) == nil else { return }
+        // Nobody can come back for what was held back.
+        self.server.withLock { $0 = nil }
+        server.owned.core.step { engine, now in engine.stopAwaitingHolders(now: now) }
     }
 
     private func begin(_ client: StoreClient) throws(StalkError) {
@@ -142,11 +146,11 @@ final class StoreAccess: Sendable {
     private func ownerHasGone(_ last: StoreClient?) {
         let isWanted = self.state.withLock { state in
             switch state {
-            case .open:
+            case .open(let service) where service === last:
                 state = .changing([])
                 return true
             case .changing: return true
-            case .closed: return false
+            case .open, .closed: return false
             }
         }
         if isWanted { self.enterAgain(after: last) }
@@ -164,8 +168,15 @@ final class StoreAccess: Sendable {
                 case .client(let client, let greeting):
                     self.book.note(client.welcome.verdicts, of: greeting.leases)
                     last?.leave()
-                    try self.begin(client)
-                    return self.goOn(with: client)
+                    // First known, then heard: when this owner goes too, its end finds the client in its place.
+                    self.goOn(with: client)
+                    do throws(StalkError) {
+                        return try self.begin(client)
+                    } catch {
+                        self.changeIfGone(client)
+                        client.fail()
+                        throw error
+                    }
                 }
             } catch {
                 // Who calls is told why; who calls later finds the store if somebody opens it meanwhile.
@@ -214,7 +225,9 @@ final class StoreAccess: Sendable {
 
     /// The store was closed while another owner was looked for.
     private func giveUp(_ service: any StoreService) {
-        let server = self.server.withLock { $0 }
+        let server = self.takeServer()
+        server?.beginClosing()
+        (service as? OwnedStore)?.core.step { engine, _ in engine.fail(.storeClosed) }
         (service as? OwnedStore)?.giveUpNow { server?.withdraw() }
         server?.stop()
         (service as? StoreClient)?.end()
@@ -235,8 +248,15 @@ final class StoreAccess: Sendable {
             if let owned = service as? OwnedStore { try await self.close(owned) }
             if let client = service as? StoreClient {
                 client.endWaits()
-                _ = try? await client.carryOut(.sync, progress: nil)
+                var failed: StalkError?
+                do {
+                    _ = try await client.carryOut(.sync, progress: nil)
+                } catch {
+                    // Without an owner the next one is asked for nothing: what was acknowledged is in the log.
+                    failed = error as? StalkError
+                }
                 await client.sayGoodbye()
+                if let failed { throw failed }
             }
         }
     }

@@ -8,7 +8,7 @@ internal import StalkPlatform
 /// The way into a store.
 struct StoreEntrance: Sendable {
     /// How long an owner may take until it serves, in nanoseconds: opening may have to replay a log.
-    static let patience: Int64 = 10_000_000_000
+    static let patience: Int64 = 60_000_000_000
 
     /// A store that can be used.
     enum Entered: Sendable {
@@ -43,7 +43,7 @@ struct StoreEntrance: Sendable {
             if let client = try self.connect() { return client }
             let waited = SystemStoreClock().bootTime().nanoseconds - started
             // One who owns it for a moment may have just begun, and not have said yet that it serves others.
-            guard waited < (self.isAnnounced ? Self.patience : Self.patience / 20) else { throw busy }
+            guard waited < (self.isAnnounced ? Self.patience : Self.patience / 120) else { throw busy }
             usleep(pause)
             pause = min(2 * pause, 10_000)
         }

@@ -140,7 +140,8 @@ final class ClientBook: Sendable {
     /// Keeps what a new owner said of leases.
     func note(_ verdicts: [LeaseVerdict], of leases: [HeldLease]) {
         self.state.withLock { state in
-            state.verdicts = [:]
+            // What is not asked for soon is not asked for any more.
+            if state.verdicts.count > 65_536 { state.verdicts = [:] }
             for (held, verdict) in zip(leases, verdicts) where verdict != .adopted {
                 state.verdicts[Lease(held)] = verdict
                 state.leases[Lease(held)] = nil

@@ -131,11 +131,34 @@ final class StoreClient: StoreService {
                     state.isPinged = false
                     return answer.isPartial ? state.calls[frame.call] : state.calls.removeValue(forKey: frame.call)
                 }
-                if answer.isPartial { call?.partial?(answer) } else { call?.reply(.success(answer)) }
+                if let call {
+                    if answer.isPartial { call.partial?(answer) } else { call.reply(.success(answer)) }
+                } else {
+                    self.takeStray(answer)
+                }
             }
             return true
         } catch {
             return false
+        }
+    }
+
+    /// Takes an answer that nobody waits for any more, or one that is for all.
+    private func takeStray(_ answer: WireAnswer) {
+        switch answer {
+        // Its caller was told that the owner is silent: others may have the messages at once.
+        case .deliveries(let deliveries):
+            guard let queue = deliveries.first?.delivery.queue else { return }
+            let completions = deliveries.map { Completion($0.delivery.receipt, .release) }
+            self.post(.finish(completions, queue, errorQueue: nil, .written), call: self.book.nextCall())
+        // The owner serves this process no more, and says why.
+        case .failure(let error):
+            let calls = self.state.withLock { state in
+                defer { state.calls = [:] }
+                return Array(state.calls.values)
+            }
+            for call in calls { call.reply(.failure(error)) }
+        default: break
         }
     }
 
@@ -166,7 +189,7 @@ final class StoreClient: StoreService {
     }
 
     /// The owner has gone: whoever waits for it asks the next one.
-    private func fail() {
+    func fail() {
         let calls = self.state.withLock { state in
             state.isOver = true
             defer { state.calls = [:] }

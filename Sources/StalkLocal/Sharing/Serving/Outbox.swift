@@ -10,8 +10,15 @@ final class Outbox: Sendable {
         /// How to end what waits, by call.
         var cancels: [UInt64: @Sendable () -> Void] = [:]
         var requests = 0
+        /// What requests keep in memory until they are answered, and answers until they are taken.
         var bytes = 0
         var hasEnded = false
+
+        mutating func append(_ answer: WireAnswer, to call: UInt64) {
+            guard !self.hasEnded else { return }
+            self.answers.append((call, answer))
+            self.bytes += answer.weight
+        }
     }
 
     private let server: StoreServer
@@ -55,7 +62,7 @@ final class Outbox: Sendable {
             state.requests -= 1
             state.bytes -= bytes
             state.cancels[call] = nil
-            if !state.hasEnded { state.answers.append((call, answer)) }
+            state.append(answer, to: call)
         }
         self.server.signal()
     }
@@ -73,9 +80,7 @@ final class Outbox: Sendable {
 
     /// Tells something about a call that goes on.
     func tell(_ call: UInt64, _ answer: WireAnswer) {
-        self.state.withLock { state in
-            if !state.hasEnded { state.answers.append((call, answer)) }
-        }
+        self.state.withLock { $0.append(answer, to: call) }
         self.server.signal()
     }
 
@@ -87,12 +92,13 @@ final class Outbox: Sendable {
         var part: [StoredMessage] = []
         var bytes = 0
         for message in messages {
-            if bytes > 0, bytes + message.body.count > Wire.answerBytes {
+            let size = message.body.count + message.headers.byteCount
+            if bytes > 0, bytes + size > Wire.answerBytes {
                 self.tell(call, .part(.messages(part)))
                 (part, bytes) = ([], 0)
             }
             part.append(message)
-            bytes += message.body.count
+            bytes += size
         }
         return .messages(part)
     }
@@ -101,6 +107,7 @@ final class Outbox: Sendable {
     func take() -> [(call: UInt64, answer: WireAnswer)] {
         self.state.withLock { state in
             defer { state.answers = [] }
+            for (_, answer) in state.answers { state.bytes -= answer.weight }
             return state.answers
         }
     }
@@ -114,5 +121,17 @@ final class Outbox: Sendable {
             return Array(state.cancels.values)
         }
         for cancel in cancels { cancel() }
+    }
+}
+
+extension WireAnswer {
+    /// What it keeps in memory, about, in bytes.
+    fileprivate var weight: Int {
+        switch self {
+        case .deliveries(let deliveries): deliveries.reduce(0) { $0 + $1.delivery.body.count }
+        case .part(.messages(let messages)), .reply(.messages(let messages)):
+            messages.reduce(0) { $0 + $1.body.count }
+        default: 0
+        }
     }
 }

@@ -12,7 +12,7 @@ internal import Synchronization
 /// the ``Outbox``.
 final class ServedConnection {
     /// The most requests of a client that are carried out at a time.
-    static let maxRequests = 4096
+    static let maxRequests = 1024
     /// How much of a client's requests, and of answers to it, is kept at a time, in bytes.
     static let maxPendingBytes = 64 << 20
 
@@ -31,6 +31,8 @@ final class ServedConnection {
     /// Collectors that the client forgot while they held something.
     private var formerCollectors: Set<UInt64> = []
     private var hasEnded = false
+    /// Whether it is told why it is not served: nothing more is carried out.
+    private var isRefused = false
 
     init(_ socket: LocalSocket, _ server: StoreServer) {
         self.socket = socket
@@ -47,7 +49,7 @@ final class ServedConnection {
     /// Whether more requests are read now: what is not read waits in the socket, and then in the client.
     var wantsRequests: Bool {
         self.server.isOpenForRequests && self.outbox.hasRoom && self.unsent.count < Self.maxPendingBytes
-            && self.assembler.waiting < Self.maxPendingBytes
+            && self.assembler.waiting <= max(Self.maxPendingBytes, self.assembler.maxFrameBytes)
     }
 
     // MARK: Bytes
@@ -68,7 +70,7 @@ final class ServedConnection {
     /// Carries out the requests that are there, as many as there is room for.
     private func proceed() {
         do throws(Wire.Malformed) {
-            while !self.hasEnded, self.server.isOpenForRequests, self.outbox.hasRoom,
+            while !self.hasEnded, !self.isRefused, self.server.isOpenForRequests, self.outbox.hasRoom,
                 let frame = try self.assembler.next()
             {
                 self.handle(try WireRequest(frame), call: frame.call)
@@ -109,10 +111,14 @@ final class ServedConnection {
 
     /// Tells the client why it is not served, and ends the connection.
     func refuse(_ error: StalkError) {
+        self.isRefused = true
         self.outbox.answer(0, .failure(error))
         self.flush()
         self.hasEnded = true
     }
+
+    /// Says that the owner is alive, to a client that may wait for an answer.
+    func giveSignOfLife() { self.outbox.tell(0, .progress(0)) }
 
     /// Gives back what the client held: the system says that it has gone.
     func end() {

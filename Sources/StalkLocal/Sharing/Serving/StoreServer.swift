@@ -42,6 +42,7 @@ final class StoreServer: Sendable {
     /// Takes no more requests, and tells nobody that the store closes: who is not answered asks the next owner.
     func beginClosing() {
         self.isClosing.store(true, ordering: .releasing)
+        self.signal()
     }
 
     /// Lets nobody connect any more.
@@ -73,13 +74,19 @@ final class StoreServer: Sendable {
         defer { buffer.deallocate() }
         let started = SystemStoreClock().bootTime().nanoseconds
         var isAwaiting = self.owned.core.look { $0.isAwaitingHolders }
+        var isDeaf = false
         while !self.isStopping.load(ordering: .acquiring) {
-            var waits = [SocketWait(self.waker.descriptor, reads: true), SocketWait(self.listener.number, reads: true)]
+            var waits = [
+                SocketWait(self.waker.descriptor, reads: true), SocketWait(self.listener.number, reads: !isDeaf),
+            ]
             waits += connections.map { SocketWait($0.socket.number, reads: $0.wantsRequests, writes: $0.hasUnsent) }
-            SocketWait.wait(for: &waits, milliseconds: isAwaiting ? 5 : -1)
+            let isClosing = !self.isOpenForRequests
+            SocketWait.wait(for: &waits, milliseconds: isAwaiting ? 5 : isDeaf ? 100 : isClosing ? 1000 : -1)
             if waits[0].canRead { self.waker.clear() }
             self.isSignalled.store(false, ordering: .releasing)
-            if waits[1].canRead { self.accept(&connections) }
+            // Without a descriptor for whoever wants to connect, it is tried again a little later.
+            isDeaf = waits[1].canRead && !self.accept(&connections)
+            if isClosing { for connection in connections { connection.giveSignOfLife() } }
             for (position, connection) in connections.enumerated() where position + 2 < waits.count {
                 if waits[position + 2].canRead { connection.receive(buffer) }
             }
@@ -92,7 +99,9 @@ final class StoreServer: Sendable {
         for connection in connections { connection.socket.end() }
     }
 
-    private func accept(_ connections: inout [ServedConnection]) {
+    /// - Returns: Whether somebody came.
+    private func accept(_ connections: inout [ServedConnection]) -> Bool {
+        let count = connections.count
         while let socket = self.listener.accept() {
             let connection = ServedConnection(socket, self)
             connections.append(connection)
@@ -109,12 +118,13 @@ final class StoreServer: Sendable {
                 )
             }
         }
+        return connections.count > count
     }
 
     /// Gives out what was held back, once everybody who may come back for it is back or gone, or the wait is over.
     private func endAwaitingIfOver(since started: Int64) -> Bool {
         let isLate = SystemStoreClock().bootTime().nanoseconds - started > Self.holdersWait
-        let hasClients = (try? self.place.hasClients(besides: self.owned.epoch)) ?? false
+        let hasClients = (try? self.place.hasClients(besides: self.owned.epoch)) ?? true
         guard isLate || !hasClients else { return false }
         self.owned.core.step { engine, now in engine.stopAwaitingHolders(now: now) }
         return true
