@@ -195,6 +195,43 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
     }
 
     /// docs/sharing.md, "A conversation".
+    @Test func whoDoesNotReadHurtsOnlyItself() async throws {
+        let temporary = TemporaryStore()
+        let store = try await temporary.open()
+        let queue = try store.queue("q")
+        for number in 0..<40 { try await queue.publish(Message([UInt8](repeating: UInt8(number), count: 60_000))) }
+        let client = try await temporary.open()
+        let before = Self.anonymousMegabytes
+        let deaf = try await script {
+            var peer = try ScriptedPeer(to: temporary)
+            peer.send(.greeting(WireGreeting(client: 7)), call: 1)
+            _ = try peer.answer(to: 1)
+            // Two and a half gigabytes of answers, none of which is read.
+            var writer = ByteWriter()
+            for call in 2..<1000 {
+                WireRequest.order(.peek(queue.queue, .ready, max: 40)).write(call: UInt64(call), to: &writer)
+            }
+            // As many as the socket takes.
+            #expect(writer.bytes.withUnsafeBytes { peer.socket.send($0) } != .ended)
+            return peer.socket
+        }
+        let other = try client.queue("other")
+        for _ in 0..<100 { try await other.publish(Message("a")) }
+        #expect(try await client.stats().queues.count == 2)
+        #expect(Self.anonymousMegabytes - before < 600)
+        deaf.end()
+        try await client.close()
+        try await store.close()
+        temporary.remove()
+    }
+
+    /// What this process has in memory, mapped files not counted.
+    private static var anonymousMegabytes: Int {
+        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
+        return (line.flatMap { Int($0.split(whereSeparator: { $0 == " " || $0 == "\t" })[1]) } ?? 0) / 1024
+    }
+
     @Test func conversationIsAsThePageSays() async throws {
         let temporary = TemporaryStore()
         let store = try await temporary.open()

@@ -9,6 +9,8 @@ final class Outbox: Sendable {
         var answers: [(call: UInt64, answer: WireAnswer)] = []
         /// How to end what waits, by call.
         var cancels: [UInt64: @Sendable () -> Void] = [:]
+        /// The orders that are carried out.
+        var orders: Set<UInt64> = []
         var requests = 0
         /// What requests keep in memory until they are answered, and answers until they are taken.
         var bytes = 0
@@ -31,7 +33,8 @@ final class Outbox: Sendable {
     /// Whether another request may be carried out.
     var hasRoom: Bool {
         self.state.withLock {
-            $0.requests < ServedConnection.maxRequests && $0.bytes < ServedConnection.maxPendingBytes
+            $0.requests < ServedConnection.maxRequests && $0.orders.count < ServedConnection.maxOrders
+                && $0.bytes < ServedConnection.maxPendingBytes
         }
     }
 
@@ -43,6 +46,12 @@ final class Outbox: Sendable {
             state.requests += 1
             state.bytes += bytes
         }
+    }
+
+    /// An order is carried out from now on.
+    func beginOrder(_ call: UInt64) {
+        self.begin(bytes: 0)
+        self.state.withLock { _ = $0.orders.insert(call) }
     }
 
     /// Says how to end what waits for a call.
@@ -62,6 +71,7 @@ final class Outbox: Sendable {
             state.requests -= 1
             state.bytes -= bytes
             state.cancels[call] = nil
+            state.orders.remove(call)
             state.append(answer, to: call)
         }
         self.server.signal()

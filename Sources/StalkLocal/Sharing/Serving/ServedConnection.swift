@@ -13,6 +13,8 @@ internal import Synchronization
 final class ServedConnection {
     /// The most requests of a client that are carried out at a time.
     static let maxRequests = 1024
+    /// How many of them may be orders, each of which may show many messages.
+    static let maxOrders = 16
     /// How much of a client's requests, and of answers to it, is kept at a time, in bytes.
     static let maxPendingBytes = 64 << 20
 
@@ -276,7 +278,7 @@ final class ServedConnection {
     private func carryOut(_ order: StoreOrder, _ call: UInt64) {
         let outbox = self.outbox
         let owned = self.owned
-        outbox.begin(bytes: 0)
+        outbox.beginOrder(call)
         let running = OrderTask()
         // Noted first: the task may be over before this thread goes on.
         outbox.note(call) { running.task.withLock { $0?.cancel() } }
