@@ -32,7 +32,8 @@ final class Outbox: Sendable {
 
     /// Whether another request may be carried out.
     var hasRoom: Bool {
-        self.state.withLock {
+        guard self.server.hasRoomForOrders else { return false }
+        return self.state.withLock {
             $0.requests < ServedConnection.maxRequests && $0.orders.count < ServedConnection.maxOrders
                 && $0.bytes < ServedConnection.maxPendingBytes
         }
@@ -52,6 +53,7 @@ final class Outbox: Sendable {
     func beginOrder(_ call: UInt64) {
         self.begin(bytes: 0)
         self.state.withLock { _ = $0.orders.insert(call) }
+        self.server.noteOrders(1)
     }
 
     /// Says how to end what waits for a call.
@@ -67,13 +69,14 @@ final class Outbox: Sendable {
 
     /// Answers a call.
     func answer(_ call: UInt64, _ answer: WireAnswer, bytes: Int = 0) {
-        self.state.withLock { state in
+        let wasOrder = self.state.withLock { state in
             state.requests -= 1
             state.bytes -= bytes
             state.cancels[call] = nil
-            state.orders.remove(call)
             state.append(answer, to: call)
+            return state.orders.remove(call) != nil
         }
+        if wasOrder { self.server.noteOrders(-1) }
         self.server.signal()
     }
 

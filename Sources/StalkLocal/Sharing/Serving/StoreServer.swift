@@ -10,6 +10,8 @@ internal import Synchronization
 final class StoreServer: Sendable {
     /// The most connections at a time.
     static let maxConnections = 256
+    /// The most orders that are carried out at a time for all clients: each may read LMDB, which has 126 places for that.
+    static let maxOrders = 64
     /// How long a new owner waits for those that the last one served, in nanoseconds.
     static let holdersWait: Int64 = 5_000_000_000
 
@@ -18,6 +20,7 @@ final class StoreServer: Sendable {
     private let listener: LocalListener
     private let waker: Waker
     private let thread = Locked<DedicatedThread?>(nil)
+    private let orders = Atomic<Int>(0)
     private let isSignalled = Atomic<Bool>(false)
     private let isClosing = Atomic<Bool>(false)
     private let isStopping = Atomic<Bool>(false)
@@ -63,6 +66,11 @@ final class StoreServer: Sendable {
     func signal() {
         if !self.isSignalled.exchange(true, ordering: .acquiringAndReleasing) { self.waker.signal() }
     }
+
+    /// Notes that orders began, or ended.
+    func noteOrders(_ change: Int) { self.orders.add(change, ordering: .acquiringAndReleasing) }
+
+    var hasRoomForOrders: Bool { self.orders.load(ordering: .acquiring) < Self.maxOrders }
 
     var isOpenForRequests: Bool { !self.isClosing.load(ordering: .acquiring) }
 
