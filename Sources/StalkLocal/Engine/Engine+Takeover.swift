@@ -94,8 +94,11 @@ extension Engine {
     /// count.
     mutating func abandon(_ collectors: Set<UInt64>, now: Moment) -> Actions {
         var actions = Actions()
-        let held = self.entries.values.filter { $0.status == .leased && collectors.contains($0.holder) }
-        for sequence in held.map(\.sequence).sorted() { self.expireLease(of: sequence) }
+        // Most hold nothing when they go; of one that was forgotten before it is not known.
+        if collectors.contains(where: { self.collectors[$0].map { $0.inFlight > 0 } ?? true }) {
+            let held = self.entries.values.filter { $0.status == .leased && collectors.contains($0.holder) }
+            for sequence in held.map(\.sequence).sorted() { self.expireLease(of: sequence) }
+        }
         for collector in collectors { self.removeCollector(collector) }
         self.serveFreedQueues(now: now, &actions)
         if !self.staging.isEmpty { actions.wakesLog = true }

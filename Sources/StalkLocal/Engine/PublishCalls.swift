@@ -22,10 +22,13 @@ struct CallOrigin: Hashable, Sendable {
 struct PublishCalls: Hashable, Sendable {
     /// How many clients are remembered.
     static var maxClients: Int { 1024 }
+    /// How many of their calls are remembered, beside those of the client that called last.
+    static var maxRecords: Int { 4096 }
 
     private var clients: [UInt64: Deque<CallRecord>] = [:]
     /// The clients, the one that called last at the end.
     private var order: Deque<UInt64> = []
+    private var count = 0
 
     /// All that is remembered, in an order in which it can be noted again.
     var records: [CallRecord] { self.order.flatMap { self.clients[$0] ?? [] } }
@@ -38,13 +41,16 @@ struct PublishCalls: Hashable, Sendable {
             if self.clients[record.client] != nil { self.order.removeAll { $0 == record.client } }
             self.order.append(record.client)
         }
-        self.clients[record.client, default: []].note(record)
-        if self.order.count > Self.maxClients, let oldest = self.order.popFirst() { self.clients[oldest] = nil }
+        self.count += self.clients[record.client, default: []].note(record)
+        while self.order.count > Self.maxClients || self.order.count > 1 && self.count > Self.maxRecords {
+            self.forget(self.order[0])
+        }
     }
 
     /// Forgets a client that has gone for good.
     mutating func forget(_ client: UInt64) {
-        guard self.clients.removeValue(forKey: client) != nil else { return }
+        guard let calls = self.clients.removeValue(forKey: client) else { return }
+        self.count -= calls.count
         self.order.removeAll { $0 == client }
     }
 
@@ -59,8 +65,11 @@ struct PublishCalls: Hashable, Sendable {
 }
 
 extension Deque<CallRecord> {
-    fileprivate mutating func note(_ record: CallRecord) {
+    /// - Returns: How many more there are.
+    fileprivate mutating func note(_ record: CallRecord) -> Int {
+        let before = self.count
         while let first = self.first, first.call < record.answeredBelow { self.removeFirst() }
         self.append(record)
+        return self.count - before
     }
 }
