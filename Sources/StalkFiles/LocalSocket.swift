@@ -166,13 +166,7 @@ extension RealDirectory {
     /// - Returns: The lock, or `nil` when somebody has the file for himself.
     package func lockShared(_ name: String) throws(StalkError) -> DirectoryLock? {
         let shown = "\(self.path)/\(name)"
-        let descriptor = try Descriptor(
-            below: self.descriptor.number,
-            name,
-            flags: O_RDWR | O_CREAT,
-            mode: 0o600,
-            shown: shown
-        )
+        let descriptor = try self.lockFile(name)
         guard retryingInterrupts({ CStalkSystem_lockShared(descriptor.number) }) == 0 else {
             guard errno == EWOULDBLOCK else { throw StalkError(systemCall: "flock", path: shown, errno: errno) }
             return nil

@@ -186,19 +186,23 @@ public final class RealDirectory: StorageDirectory {
     /// - Throws: ``StalkError`` with ``StalkError/Code/storeBusy``, naming the owner's process.
     public func lock(_ name: String) throws(StalkError) -> DirectoryLock {
         let shown = "\(self.path)/\(name)"
-        let descriptor = try Descriptor(
-            below: self.descriptor.number,
-            name,
-            flags: O_RDWR | O_CREAT,
-            mode: 0o600,
-            shown: shown
-        )
-        let lock = try self.lock(descriptor, shown: shown)
+        let lock = try self.lock(self.lockFile(name), shown: shown)
         let text = Array("\(getpid())\n".utf8)
         // The process number only serves the message above: failing to write it is no reason to refuse.
         _ = ftruncate(lock.descriptor.number, 0)
         _ = pwrite(lock.descriptor.number, text, text.count, 0)
         return lock
+    }
+
+    /// Opens a lock file, made when it is missing.
+    func lockFile(_ name: String) throws(StalkError) -> Descriptor {
+        try Descriptor(
+            below: self.descriptor.number,
+            name,
+            flags: O_RDWR | O_CREAT,
+            mode: 0o600,
+            shown: "\(self.path)/\(name)"
+        )
     }
 
     /// Locks an open file.

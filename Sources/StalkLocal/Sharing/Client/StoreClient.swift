@@ -22,7 +22,6 @@ final class StoreClient: StoreService {
     /// Says that this process is served by this owner.
     private let membership: Locked<DirectoryLock?>
     private let state: Locked<State>
-    private let thread = Locked<DedicatedThread?>(nil)
 
     private struct Call {
         var reply: @Sendable (Result<WireAnswer, any Error>) -> Void
@@ -71,7 +70,6 @@ final class StoreClient: StoreService {
             onEnd()
         }
         thread.detach()
-        self.thread.withLock { $0 = thread }
     }
 
     /// Ends the connection.
