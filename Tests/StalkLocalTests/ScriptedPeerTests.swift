@@ -74,9 +74,31 @@ private struct ScriptedPeer {
     }
 }
 
-/// Runs a script, which may block, on a thread of its own.
+/// A script, which may block, on a thread of its own: from its making on, whatever else the test runner has to do.
+private struct Script<Value: Sendable> {
+    private let results: AsyncThrowingStream<Value, any Error>
+
+    init(_ body: @escaping @Sendable () throws -> Value) {
+        let (results, continuation) = AsyncThrowingStream.makeStream(of: Value.self)
+        self.results = results
+        runOnOwnThread("script", { Result { try body() } }) { outcome in
+            if case .success(let value) = outcome.flatMap({ $0 }) { continuation.yield(value) }
+            guard case .failure(let error) = outcome.flatMap({ $0 }) else { return continuation.finish() }
+            continuation.finish(throwing: error)
+        }
+    }
+
+    /// What came of it.
+    var value: Value {
+        get async throws {
+            for try await value in self.results { return value }
+            throw CancellationError()
+        }
+    }
+}
+
 private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) async throws -> Value {
-    try await onOwnThread("script") { Result { try body() } }.get()
+    try await Script(body).value
 }
 
 /// The protocol as a peer sees it that is not this code.
@@ -113,7 +135,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let store = try await LocalStore.open(at: temporary.path, options: alone)
         let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
         let listener = try place.listen()
-        async let refusal: Void = script {
+        let refusal = Script {
             var waits = [SocketWait(listener.number, reads: true)]
             SocketWait.wait(for: &waits, milliseconds: 30_000)
             var peer = ScriptedPeer(try #require(listener.accept()))
@@ -124,7 +146,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         }
         let error = await #expect(throws: StalkError.self) { try await temporary.open() }
         #expect(error?.code == .unsupported && error?.message.contains("use the same version of Stalk") == true)
-        try await refusal
+        try await refusal.value
         try await store.close()
         temporary.remove()
     }
@@ -172,7 +194,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let store = try await LocalStore.open(at: temporary.path, options: alone)
         let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
         let listener = try place.listen()
-        async let owner: [String] = script {
+        let owner = Script {
             var waits = [SocketWait(listener.number, reads: true)]
             SocketWait.wait(for: &waits, milliseconds: 30_000)
             var peer = ScriptedPeer(try #require(listener.accept()))
@@ -188,7 +210,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         #expect(error?.code == .storeBusy)
         #expect(error?.message.hasPrefix("Process \(getpid()), which owns the store, ") == true)
         await client.access.abandon()
-        let asked = try await owner
+        let asked = try await owner.value
         #expect(asked.count == 2 && asked[0].contains("hasQueue") && asked[1] == "ping", "\(asked)")
         try await store.close()
         temporary.remove()

@@ -126,7 +126,10 @@ struct RealHarness: CollectorHarness {
 
 @Suite(.serialized) struct RealServerTests {
     /// Where the servers themselves keep less than SQS's documentation says.
-    private static let knownGaps: [RealServer.Kind: Set<CollectorCheck>] = [:]
+    private static let knownGaps: [RealServer.Kind: Set<CollectorCheck>] = [
+        // Its threads look whether a message is visible and hide it in two steps, without a lock.
+        .moto: [.takersShareWithoutDuplicates]
+    ]
 
     @Test(
         .enabled(if: !RealServer.present.isEmpty, "no other SQS server is installed: see tools/lib/requirements.sh"),
