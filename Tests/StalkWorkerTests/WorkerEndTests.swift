@@ -273,9 +273,9 @@ import Testing
         await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await worker.run() }
             await started.count(reaches: 1)
-            self.collector.fail(.take, with: StalkError(.permissionDenied, "no"))
             // The heartbeat and the take that waits: it returns empty, and the next one fails.
             await self.clock.sleeperCount(reaches: 2)
+            self.collector.fail(.take, with: StalkError(.permissionDenied, "no"))
             self.clock.advance(by: .seconds(20))
             await self.collector.failures.count(reaches: 1)
             gate.open()
