@@ -242,6 +242,8 @@ import Testing
         let now = { server.clock.elapsed() }
         #expect(server.messages("q").count { $0.visibleAt > now() } == 10)
         try await collector.sleep()
+        // A poll that was under way may bring them once more, and gives them back as well.
+        while server.messages("q").count(where: { $0.visibleAt > now() }) > 1 { await Task.yield() }
         #expect(server.messages("q").count { $0.visibleAt > now() } == 1)
         #expect(try await collector.status.inFlight == 1)
         try await collector.acknowledge(taken[0])
@@ -262,7 +264,9 @@ import Testing
         // Prefetched for five minutes, while somebody waits for room: none comes a second time.
         for _ in 0..<60 {
             clock.advance(by: .seconds(5))
-            for _ in 0..<200 { await Task.yield() }
+            // Whatever else the machine does: the heartbeat has its turn before the next five seconds are over.
+            let next = server.clock.elapsed() + .seconds(5)
+            while server.messages("q").contains(where: { $0.visibleAt <= next }) { await Task.yield() }
             let more = try await collector.take(TakeRequest(max: 1, wait: .zero, lease: .seconds(30)))
             for delivery in more {
                 #expect(delivery.attempt == 1)
@@ -303,11 +307,10 @@ import Testing
         let collector = try await server.open("q", SQSConfiguration(region: "eu-west-1", linger: .zero))
         try await collector.wake()
         async let taken = collector.take(TakeRequest(max: 100, wait: .seconds(200)))
-        for _ in 0..<10 {
-            for _ in 0..<2000 where server.waitingPolls == 0 { await Task.yield() }
+        for poll in 1...10 {
+            while server.requests(.receiveMessage).count < poll || server.waitingPolls == 0 { await Task.yield() }
             #expect(server.waitingPolls == 1)
             clock.advance(by: .seconds(20))
-            for _ in 0..<500 { await Task.yield() }
         }
         #expect(try await taken.isEmpty)
         #expect((10...11).contains(server.requests(.receiveMessage).count))
