@@ -95,6 +95,61 @@ struct SharedStoreTests {
         }
     }
 
+    @Test("Two names and two mounts of a directory are one store")
+    func names() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                coproc OWNER { exec "$STALK" put q --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                ln -s "$STALK_STORE" "$STALK_STORE.link"
+                STALK_STORE="$STALK_STORE.link" "$STALK" get q --ack
+                if mkdir "$STALK_STORE.mount" && mount --bind "$STALK_STORE" "$STALK_STORE.mount" 2> /dev/null; then
+                    echo b | STALK_STORE="$STALK_STORE.mount" "$STALK" put q > /dev/null
+                    "$STALK" get q --ack
+                    umount "$STALK_STORE.mount"
+                else
+                    echo "not root: the second mount is skipped" >&2
+                    echo b
+                fi
+                kill "$OWNER_PID"
+                """,
+                store: store
+            )
+            #expect(outcome.lines == ["a", "b"], "\(outcome.errors)")
+        }
+    }
+
+    @Test(
+        "Another user is refused; root uses a store of anybody",
+        .enabled(if: geteuid() == 0, "only root can be somebody else")
+    )
+    func users() async throws {
+        try await EndToEndTests.withStore { store in
+            let outcome = try await Tool.shell(
+                """
+                coproc OWNER { exec "$STALK" put q --lines --ids; }
+                echo a >&"${OWNER[1]}"; read -r id <&"${OWNER[0]}"
+                # Where others may go and read.
+                place=$(mktemp -d); chmod 755 "$place"; cp "$STALK" "$place/stalk"
+                somebody() { setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/nonexistent "$place/stalk" "$@"; }
+                somebody stats; echo "stats $?"
+                echo b | somebody put q; echo "put $?"
+                "$STALK" get q
+                mkdir -m 700 "$place/store"; chown 65534:65534 "$place/store"
+                echo theirs | STALK_STORE="$place/store" somebody put q > /dev/null
+                STALK_STORE="$place/store" "$STALK" get q --ack
+                echo more | STALK_STORE="$place/store" somebody put q > /dev/null; echo "put $?"
+                rm -r "$place"
+                kill "$OWNER_PID"
+                """,
+                store: store
+            )
+            #expect(outcome.lines == ["stats 1", "put 1", "a", "theirs", "put 0"], "\(outcome.text) \(outcome.errors)")
+            #expect(outcome.errors.contains("Run as the owner of the store"), "\(outcome.errors)")
+        }
+    }
+
     @Test("Backup and compaction work while another process owns the store")
     func care() async throws {
         try await EndToEndTests.withStore { store in

@@ -216,6 +216,68 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         temporary.remove()
     }
 
+    /// The next owner may take a minute to read its log.
+    @Test func whoWaitsForTheNextOwnerCanBeCancelled() async throws {
+        let temporary = TemporaryStore()
+        try await temporary.open().close()
+        let directory = try RealDirectory(path: temporary.path, createIfMissing: false)
+        let lock = try directory.lock(StoreOpening.lockName)
+        let place = SharingPlace(directory)
+        place.announce(lock)
+        let listener = try place.listen()
+        let owner = Script {
+            var waits = [SocketWait(listener.number, reads: true)]
+            SocketWait.wait(for: &waits, milliseconds: 30_000)
+            var peer = ScriptedPeer(try #require(listener.accept()))
+            let greeting = try #require(try peer.next())
+            let welcome = WireWelcome(store: 1, epoch: 1, maxBodyBytes: 1 << 16, verdicts: [])
+            peer.send(.welcome(welcome), call: greeting.call)
+            _ = try peer.next()
+            // Gone with the call, and still starting again.
+            place.withdraw()
+            peer.socket.end()
+        }
+        let client = try await temporary.open()
+        let call = Task { try await client.hasQueue(QueueName("q")) }
+        try await owner.value
+        call.cancel()
+        await #expect(throws: CancellationError.self) { try await call.value }
+        await client.access.abandon()
+        withExtendedLifetime(lock) {}
+        temporary.remove()
+    }
+
+    /// docs/sharing.md, "Limits".
+    @Test func theConnectionAboveTheLimitIsRefused() async throws {
+        let temporary = TemporaryStore()
+        let store = try await temporary.open()
+        try await script {
+            var peers: [ScriptedPeer] = []
+            for number in 0..<StoreServer.maxConnections {
+                var peer = try ScriptedPeer(to: temporary)
+                peer.send(.greeting(WireGreeting(client: UInt64(number) + 1)), call: 1)
+                guard case .welcome? = try peer.answer(to: 1) else { return #expect(Bool(false)) }
+                peers.append(peer)
+            }
+            var oneMore = try ScriptedPeer(to: temporary)
+            guard case .failure(let error)? = try oneMore.answer(to: 0) else { return #expect(Bool(false)) }
+            #expect(error.code == .unavailable && error.message.contains("256 processes use the store already"))
+            #expect(try oneMore.next() == nil, "the connection ends")
+            // The others are served as before, and a place that is free is given out again.
+            peers[0].send(.ping, call: 2)
+            #expect(try peers[0].answer(to: 2) != nil)
+            peers.removeLast().socket.end()
+            var isServed = false
+            while !isServed {
+                var next = try ScriptedPeer(to: temporary)
+                next.send(.greeting(WireGreeting(client: 999)), call: 1)
+                if case .welcome? = try? next.answer(to: 1) { isServed = true }
+            }
+        }
+        try await store.close()
+        temporary.remove()
+    }
+
     /// docs/sharing.md, "A conversation".
     @Test func whoDoesNotReadHurtsOnlyItself() async throws {
         let temporary = TemporaryStore()

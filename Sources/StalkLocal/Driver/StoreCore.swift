@@ -19,6 +19,7 @@ final class StoreCore: Sendable {
 
     let wake: @Sendable (StoreRole) -> Void
     private let engine: Locked<Engine>
+    private let afterReplies = Locked<(@Sendable () -> Void)?>(nil)
     private let stopping = Atomic<Bool>(false)
 
     init(
@@ -78,8 +79,20 @@ final class StoreCore: Sendable {
         if actions.wakesLog { self.wake(.log) }
         if actions.wakesScheduler { self.wake(.scheduler) }
         if actions.wakesKeeper { self.wake(.keeper) }
-        for reply in actions.replies { reply() }
+        self.carryOut(actions.replies)
     }
+
+    private func carryOut(_ replies: [@Sendable () -> Void]) {
+        guard !replies.isEmpty else { return }
+        for reply in replies { reply() }
+        self.didReply()
+    }
+
+    /// Lets something be done after callers were answered, once for all that were answered together.
+    func onReplies(_ body: @escaping @Sendable () -> Void) { self.afterReplies.withLock { $0 = body } }
+
+    /// Callers were answered.
+    func didReply() { self.afterReplies.withLock { $0 }?() }
 
     // MARK: Stopping
 

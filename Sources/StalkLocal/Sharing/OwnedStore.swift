@@ -183,6 +183,7 @@ final class OwnedStore: StoreService {
             return results
         } reply: {
             reply($0)
+            self.core.didReply()
         }
     }
 

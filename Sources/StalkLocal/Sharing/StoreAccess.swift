@@ -11,10 +11,12 @@ internal import Synchronization
 /// A store begins as its owner's or as a client's. When the owner goes, each client tries to become the owner: one gets
 /// the lock, the others connect to it. Calls wait meanwhile, and what was not answered is repeated.
 final class StoreAccess: Sendable {
+    private typealias Waiting = [UInt64: CheckedContinuation<any StoreService, any Error>]
+
     private enum State {
         case open(any StoreService)
         /// The owner has gone; these wait for the next one.
-        case changing([CheckedContinuation<any StoreService, any Error>])
+        case changing(Waiting)
         case closed(StalkError)
     }
 
@@ -78,18 +80,36 @@ final class StoreAccess: Sendable {
             if case .open(let service) = state { service } else { nil }
         }
         if let ready { return ready }
-        return try await withCheckedThrowingContinuation { continuation in
-            let answer = self.state.withLock { state -> Result<any StoreService, any Error>? in
-                switch state {
-                case .open(let service): return .success(service)
-                case .closed(let error): return .failure(error)
-                case .changing(let waiting):
-                    state = .changing(waiting + [continuation])
-                    return nil
+        let number = self.book.nextCall()
+        return try await withTaskCancellationHandler {
+            try await withCheckedThrowingContinuation { continuation in
+                let answer = self.state.withLock { state -> Result<any StoreService, any Error>? in
+                    switch state {
+                    case .open(let service): return .success(service)
+                    case .closed(let error): return .failure(error)
+                    case .changing(var waiting):
+                        waiting[number] = continuation
+                        state = .changing(waiting)
+                        return nil
+                    }
                 }
+                if let answer { return continuation.resume(with: answer) }
+                // Cancelled before it waited: the handler found nobody.
+                if Task.isCancelled { self.endWait(number) }
             }
-            if let answer { continuation.resume(with: answer) }
+        } onCancel: {
+            self.endWait(number)
         }
+    }
+
+    /// Lets a cancelled caller wait for the next owner no longer.
+    private func endWait(_ number: UInt64) {
+        let continuation = self.state.withLock { state -> Waiting.Value? in
+            guard case .changing(var waiting) = state else { return nil }
+            defer { state = .changing(waiting) }
+            return waiting.removeValue(forKey: number)
+        }
+        continuation?.resume(throwing: CancellationError())
     }
 
     /// Runs a call, again at the next owner for as long as owners go before it is answered.
@@ -138,7 +158,7 @@ final class StoreAccess: Sendable {
     /// Lets calls wait, since what they would ask has gone.
     private func changeIfGone(_ service: any StoreService) {
         self.state.withLock { state in
-            if case .open(let current) = state, current === service { state = .changing([]) }
+            if case .open(let current) = state, current === service { state = .changing([:]) }
         }
     }
 
@@ -147,7 +167,7 @@ final class StoreAccess: Sendable {
         let isWanted = self.state.withLock { state in
             switch state {
             case .open(let service) where service === last:
-                state = .changing([])
+                state = .changing([:])
                 return true
             case .changing: return true
             case .open, .closed: return false
@@ -201,7 +221,7 @@ final class StoreAccess: Sendable {
     }
 
     private func goOn(with service: any StoreService) {
-        let waiting = self.state.withLock { state -> [CheckedContinuation<any StoreService, any Error>]? in
+        let waiting = self.state.withLock { state -> Waiting? in
             guard case .changing(let waiting) = state else { return nil }
             // Some may be new since the service was told of them.
             for (number, record) in self.book.collectors { service.addCollector(number, record) }
@@ -209,16 +229,16 @@ final class StoreAccess: Sendable {
             return waiting
         }
         guard let waiting else { return self.giveUp(service) }
-        for continuation in waiting { continuation.resume(returning: service) }
+        for continuation in waiting.values { continuation.resume(returning: service) }
     }
 
     private func fail(_ error: StalkError) {
-        let waiting = self.state.withLock { state -> [CheckedContinuation<any StoreService, any Error>] in
-            guard case .changing(let waiting) = state else { return [] }
-            state = .changing([])
+        let waiting = self.state.withLock { state -> Waiting in
+            guard case .changing(let waiting) = state else { return [:] }
+            state = .changing([:])
             return waiting
         }
-        for continuation in waiting { continuation.resume(throwing: error) }
+        for continuation in waiting.values { continuation.resume(throwing: error) }
     }
 
     // MARK: The end
@@ -243,7 +263,7 @@ final class StoreAccess: Sendable {
         switch last {
         case nil, .closed?: return
         case .changing(let waiting)?:
-            for continuation in waiting { continuation.resume(throwing: StalkError.storeClosed) }
+            for continuation in waiting.values { continuation.resume(throwing: StalkError.storeClosed) }
         case .open(let service)?:
             if let owned = service as? OwnedStore { try await self.close(owned) }
             if let client = service as? StoreClient {
