@@ -24,6 +24,21 @@ private struct ScriptedPeer {
         self.init(socket)
     }
 
+    /// The first one that connects.
+    init(comingTo listener: LocalListener) throws {
+        var waits = [SocketWait(listener.number, reads: true)]
+        SocketWait.wait(for: &waits, milliseconds: 30_000)
+        self.init(try #require(listener.accept()))
+    }
+
+    /// Answers a greeting as an owner does.
+    mutating func welcomeWhoGreets(after body: (Self) -> Void = { _ in }) throws {
+        let greeting = try #require(try self.next())
+        body(self)
+        let welcome = WireWelcome(store: 1, epoch: 1, maxBodyBytes: 1 << 16, verdicts: [])
+        self.send(.welcome(welcome), call: greeting.call)
+    }
+
     func send(_ bytes: [UInt8]) {
         var sent = 0
         while sent < bytes.count {
@@ -136,9 +151,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
         let listener = try place.listen()
         let refusal = Script {
-            var waits = [SocketWait(listener.number, reads: true)]
-            SocketWait.wait(for: &waits, milliseconds: 30_000)
-            var peer = ScriptedPeer(try #require(listener.accept()))
+            var peer = try ScriptedPeer(comingTo: listener)
             let frame = try #require(try peer.next())
             guard case .greeting(let greeting) = try WireRequest(frame) else { return #expect(Bool(false)) }
             #expect(greeting.versions == Wire.versions && greeting.client != 0)
@@ -195,12 +208,8 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
         let listener = try place.listen()
         let owner = Script {
-            var waits = [SocketWait(listener.number, reads: true)]
-            SocketWait.wait(for: &waits, milliseconds: 30_000)
-            var peer = ScriptedPeer(try #require(listener.accept()))
-            let greeting = try #require(try peer.next())
-            let welcome = WireWelcome(store: 1, epoch: 1, maxBodyBytes: 1 << 16, verdicts: [])
-            peer.send(.welcome(welcome), call: greeting.call)
+            var peer = try ScriptedPeer(comingTo: listener)
+            try peer.welcomeWhoGreets()
             var asked: [String] = []
             while let frame = try peer.next() { asked.append("\(try WireRequest(frame))") }
             return asked
@@ -226,12 +235,8 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         place.announce(lock)
         let listener = try place.listen()
         let owner = Script {
-            var waits = [SocketWait(listener.number, reads: true)]
-            SocketWait.wait(for: &waits, milliseconds: 30_000)
-            var peer = ScriptedPeer(try #require(listener.accept()))
-            let greeting = try #require(try peer.next())
-            let welcome = WireWelcome(store: 1, epoch: 1, maxBodyBytes: 1 << 16, verdicts: [])
-            peer.send(.welcome(welcome), call: greeting.call)
+            var peer = try ScriptedPeer(comingTo: listener)
+            try peer.welcomeWhoGreets()
             _ = try peer.next()
             // Gone with the call, and still starting again.
             place.withdraw()
@@ -274,6 +279,30 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
                 if case .welcome? = try? next.answer(to: 1) { isServed = true }
             }
         }
+        try await store.close()
+        temporary.remove()
+    }
+
+    /// An owner that closes the store gives signs of life to everybody, also to those whom it has not greeted yet.
+    @Test func signOfLifeBeforeTheWelcomeIsNone() async throws {
+        let temporary = TemporaryStore()
+        var alone = temporary.options
+        alone.sharing = .exclusive
+        let store = try await LocalStore.open(at: temporary.path, options: alone)
+        let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
+        let listener = try place.listen()
+        let owner = Script { () -> [String] in
+            var peer = try ScriptedPeer(comingTo: listener)
+            peer.send(.progress(0), call: 0)
+            try peer.welcomeWhoGreets { $0.send(.progress(0), call: 0) }
+            guard let asked = try peer.next() else { return [] }
+            peer.send(.reply(.count(1)), call: asked.call)
+            return ["\(try WireRequest(asked))"]
+        }
+        let client = try await temporary.open()
+        #expect(try await client.hasQueue(QueueName("q")))
+        await client.access.abandon()
+        #expect(try await owner.value.first?.contains("hasQueue") == true)
         try await store.close()
         temporary.remove()
     }

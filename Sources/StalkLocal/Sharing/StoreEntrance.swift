@@ -117,12 +117,16 @@ struct StoreEntrance: Sendable {
 
     private func welcome(from assembler: inout WireAssembler) throws(StalkError) -> WireWelcome? {
         do {
-            guard let frame = try assembler.next() else { return nil }
-            switch try WireAnswer(frame) {
-            case .welcome(let welcome): return welcome
-            case .failure(let error): throw error
-            default: throw Wire.Malformed()
+            while let frame = try assembler.next() {
+                switch try WireAnswer(frame) {
+                case .welcome(let welcome): return welcome
+                case .failure(let error): throw error
+                // An owner that closes the store gives signs of life before it has heard who is there.
+                case .progress: continue
+                default: throw Wire.Malformed()
+                }
             }
+            return nil
         } catch let error as StalkError {
             throw error
         } catch {
