@@ -108,7 +108,7 @@ let package = Package(
         .target(
             name: "StalkFailover",
             dependencies: [
-                "StalkCore", "StalkLocal", "StalkPlatform", "StalkWorker",
+                "StalkCore", "StalkFiles", "StalkLocal", "StalkPlatform", "StalkWorker",
                 .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "Logging", package: "swift-log"),
             ]

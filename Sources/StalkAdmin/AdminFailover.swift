@@ -28,6 +28,8 @@ public struct AdminFailover: Sendable {
                 rateLimit: stats.rateLimit,
                 stats.forwarding
             )
+            report.byteRate = stats.byteRate
+            report.triedInMs = stats.triedIn?.wholeMillisecondsRoundedUp
             report.waiting = stats.waiting
             report.delayed = stats.delayed
             report.setAside = stats.setAside
@@ -64,6 +66,8 @@ public struct AdminFailover: Sendable {
                 rateLimit: forwarder.rateLimit,
                 forwarder.counters
             )
+            report.byteRate = forwarder.byteRate
+            report.triedInMs = forwarder.triedIn?.wholeMillisecondsRoundedUp
             guard let waiting = try await store?.stats().queues.first(where: { $0.name == queue }) else {
                 return report
             }
@@ -87,9 +91,13 @@ extension AdminOverview {
         package var destination: String
         /// `closed`, `open` or `halfOpen`.
         package var breaker: String
+        /// When the destination is tried next, while the breaker is open.
+        package var triedInMs: Int64?
         /// Messages that left in the last second, and the most that may.
         package var rate: Int
         package var rateLimit: Double?
+        /// Bytes of bodies that left in the last second.
+        package var byteRate = 0
         package var forwarded: Int
         package var ambiguous: Int
         package var mayBeDuplicate: Int
@@ -152,6 +160,7 @@ extension AdminAPI {
             ("stalk_failover_bytes", .gauge, "Size of the bodies in the spool.", \.bytes),
             ("stalk_failover_breaker_open", .gauge, "1 while the remote is away or only tried.", \.openFigure),
             ("stalk_failover_rate", .gauge, "Messages that left in the last second.", \.rateFigure),
+            ("stalk_failover_byte_rate", .gauge, "Bytes of bodies that left in the last second.", \.byteRateFigure),
             ("stalk_failover_outcomes_waiting", .gauge, "Outcomes that wait for the remote.", \.outcomesWaiting),
             ("stalk_failover_direct_total", .counter, "Messages that went to the remote at once.", \.direct),
             ("stalk_failover_stored_total", .counter, "Messages that were stored first.", \.stored),
@@ -188,6 +197,7 @@ extension AdminAPI {
 extension AdminOverview.Failover {
     fileprivate var openFigure: Int? { self.breaker == BreakerPhase.closed.rawValue ? 0 : 1 }
     fileprivate var rateFigure: Int? { self.rate }
+    fileprivate var byteRateFigure: Int? { self.byteRate }
     /// The counters as they are in every report.
     fileprivate var counted: Counted {
         Counted(

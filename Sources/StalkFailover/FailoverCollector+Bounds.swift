@@ -95,11 +95,8 @@ extension FailoverCollector {
         let queues = try await self.spool.stats().queues
         let waiting = queues.first { $0.name == self.queue }
         let outcomes = queues.first { $0.name == self.outcomes.queue }
-        let moment = self.forwarder.moment
-        let (breaker, limit, rate, counters) = self.forwarder.state.withLock { state in
-            let rate = state.machine.rate.measured(now: moment.now)
-            return (state.machine.breaker.phase, state.machine.rate.limit, rate, state.machine.counters)
-        }
+        let figures = self.forwarder.figures()
+        let wall = self.wallTime()
         let count = (waiting?.ready ?? 0) + (waiting?.leased ?? 0)
         return self.state.locked.withLock { state in
             FailoverStats(
@@ -108,17 +105,19 @@ extension FailoverCollector {
                 setAside: waiting?.dead ?? 0,
                 bytes: waiting?.bytes ?? 0,
                 oldestAge: waiting?.oldestAge,
-                breaker: breaker,
-                rateLimit: limit,
-                rate: rate,
-                timeToEmpty: count == 0 ? .zero : rate == 0 ? nil : .seconds(count / rate),
+                breaker: figures.breaker,
+                triedIn: figures.triedAt?.remaining(at: wall),
+                rateLimit: figures.rateLimit,
+                rate: figures.rate,
+                byteRate: figures.byteRate,
+                timeToEmpty: count == 0 ? .zero : figures.rate == 0 ? nil : .seconds(count / figures.rate),
                 direct: state.direct,
                 stored: state.stored,
                 dropped: state.dropped,
                 refusedFull: state.refusedFull,
                 outcomesWaiting: (outcomes?.ready ?? 0) + (outcomes?.leased ?? 0),
                 recognised: self.outcomes.recognised,
-                forwarding: counters
+                forwarding: figures.counters
             )
         }
     }

@@ -115,7 +115,8 @@ extension FailoverCollector {
             }
             let outcomes = await self.callPrimary(part)
             let moment = self.forwarder.moment
-            let actions = self.forwarder.state.withLock { $0.machine.directEnded(outcomes, moment) }
+            let sizes = part.map(\.message.body.count)
+            let actions = self.forwarder.state.withLock { $0.machine.directEnded(outcomes, sizes: sizes, moment) }
             self.forwarder.note(actions)
             for (item, outcome) in zip(part, outcomes) {
                 switch outcome {

@@ -101,7 +101,8 @@ public final class FailoverCollector: Collector {
             attemptsAreSends: true,
             clock: clock,
             wallTime: wallTime,
-            metrics: metrics
+            metrics: metrics,
+            reportingIn: spool.path
         ) { note in
             state.observe(note, token: token)
             metrics.holds(state.locked.withLock { $0.routing })

@@ -82,10 +82,14 @@ public struct FailoverStats: Hashable, Sendable {
     public var oldestAge: Duration?
     /// Where the circuit breaker stands.
     public var breaker: BreakerPhase
+    /// How long it is until the remote is tried again; `nil` unless the breaker is open.
+    public var triedIn: Duration?
     /// The bound on messages per second right now; `nil` without one.
     public var rateLimit: Double?
     /// Messages that left for the remote in the last second.
     public var rate: Int
+    /// The size of their bodies, in bytes.
+    public var byteRate: Int
     /// How long the spool takes to empty at this rate; `nil` where that can't be said.
     public var timeToEmpty: Duration?
     /// Messages that went to the remote at once.

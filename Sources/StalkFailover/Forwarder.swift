@@ -1,6 +1,7 @@
 // Moves messages from one collector to another: carries out what ForwardingStateMachine decides.
 
 public import StalkCore
+public import StalkLocal
 internal import StalkPlatform
 internal import Synchronization
 
@@ -27,6 +28,7 @@ public final class Forwarder: Sendable {
     let wallTime: @Sendable () -> Timestamp
     let state: Locked<State>
     private let metrics: FailoverMetrics?
+    private let board: ForwardingBoard?
     private let observer: @Sendable (ForwardingNote) -> Void
 
     init(
@@ -37,6 +39,7 @@ public final class Forwarder: Sendable {
         clock: ElapsedClock,
         wallTime: @escaping @Sendable () -> Timestamp,
         metrics: FailoverMetrics? = nil,
+        reportingIn path: String? = nil,
         observer: @escaping @Sendable (ForwardingNote) -> Void
     ) {
         self.source = source
@@ -45,6 +48,7 @@ public final class Forwarder: Sendable {
         self.clock = clock
         self.wallTime = wallTime
         self.metrics = metrics
+        self.board = path.map { ForwardingBoard(store: $0, queue: source.queue, clock: clock) }
         self.observer = observer
         let machine = ForwardingStateMachine(
             options: options,
@@ -66,6 +70,8 @@ public final class Forwarder: Sendable {
     ///   - attemptsAreSends: Whether nobody else takes from the source, so that a delivery which is not the first one was
     ///     perhaps sent by a forwarder that was killed; it counts as ambiguous then.
     ///   - clock: What waits are counted by.
+    ///   - store: A store, usually that of the source, where other processes read how it is doing; see
+    ///     ``ForwardingReport``.
     ///   - events: Told when the destination fails, works again, or refuses a message.
     /// - Throws: ``StalkCore/StalkError`` with `invalidArgument` for options without a meaning.
     public convenience init(
@@ -74,6 +80,7 @@ public final class Forwarder: Sendable {
         options: ForwardingOptions = ForwardingOptions(),
         attemptsAreSends: Bool = false,
         clock: some Clock<Duration> = ContinuousClock(),
+        reportingIn store: LocalStore? = nil,
         events: @escaping @Sendable (ForwardingEvent) -> Void = { _ in }
     ) throws(StalkError) {
         try options.validate()
@@ -84,6 +91,7 @@ public final class Forwarder: Sendable {
             attemptsAreSends: attemptsAreSends,
             clock: ElapsedClock(clock),
             wallTime: { SystemStoreClock().wallTime() },
+            reportingIn: store?.path,
             observer: { note in ForwardingEvent(note).map(events) }
         )
     }
@@ -94,10 +102,22 @@ public final class Forwarder: Sendable {
     /// Where the breaker stands.
     public var breaker: BreakerPhase { self.state.withLock { $0.machine.breaker.phase } }
 
+    /// How long it is until the destination is tried again; `nil` unless the breaker is open.
+    public var triedIn: Duration? {
+        let now = self.clock.elapsed()
+        return self.state.withLock { $0.machine.breaker.openUntil.map { max($0 - now, .zero) } }
+    }
+
     /// Messages that left for the destination in the last second.
     public var rate: Int {
         let now = self.clock.elapsed()
         return self.state.withLock { $0.machine.rate.measured(now: now) }
+    }
+
+    /// The size of their bodies, in bytes.
+    public var byteRate: Int {
+        let now = self.clock.elapsed()
+        return self.state.withLock { $0.machine.rate.measuredBytes(now: now) }
     }
 
     /// The bound on messages per second right now, what throttling left of it; `nil` without one.
@@ -156,7 +176,35 @@ public final class Forwarder: Sendable {
 
     // MARK: Driving
 
+    /// What others are told of it.
+    func figures() -> ForwardingReport.Figures {
+        let moment = self.moment
+        return self.state.withLock { state in
+            let triedAt = state.machine.breaker.openUntil.map { until in
+                let wait = max(until - moment.now, .zero).wholeMillisecondsRoundedUp
+                return Timestamp(millisecondsSince1970: moment.wall.millisecondsSince1970 + wait)
+            }
+            return ForwardingReport.Figures(
+                breaker: state.machine.breaker.phase,
+                triedAt: triedAt,
+                rate: state.machine.rate.measured(now: moment.now),
+                byteRate: state.machine.rate.measuredBytes(now: moment.now),
+                rateLimit: state.machine.rate.limit,
+                counters: state.machine.counters
+            )
+        }
+    }
+
     func drive() async {
+        guard let board = self.board else { return await self.move() }
+        let destination = self.destination.queue
+        let reporting = Task { await board.run(to: destination) { self.figures() } }
+        await self.move()
+        reporting.cancel()
+        await reporting.value
+    }
+
+    private func move() async {
         let (nudges, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
         self.state.withLock { $0.nudge = continuation }
         await withTaskGroup(of: ForwardingStateMachine.Event.self) { group in
@@ -166,12 +214,14 @@ public final class Forwarder: Sendable {
             while true {
                 let moment = self.moment
                 let handled = event
-                let (actions, isStopping, hasEnded) = self.state.withLock { state in
-                    let before = state.machine.counters
+                let (actions, isStopping, hasEnded, hasTurned) = self.state.withLock { state in
+                    let (before, phase) = (state.machine.counters, state.machine.breaker.phase)
                     let actions = state.machine.handle(handled, moment)
                     self.metrics?.report(before, state.machine.counters, state.machine.breaker.phase)
-                    return (actions, state.machine.isStopping, state.machine.hasEnded)
+                    let hasTurned = state.machine.breaker.phase != phase
+                    return (actions, state.machine.isStopping, state.machine.hasEnded, hasTurned)
                 }
+                self.board?.poke(isUrgent: hasTurned)
                 self.note(actions)
                 for action in actions { self.start(action, in: &group) }
                 if hasEnded, actions.isEmpty { break }

@@ -174,6 +174,19 @@ extension RealDirectory {
         return DirectoryLock(descriptor: descriptor)
     }
 
+    /// Takes a lock on a file, made when it is missing, for itself alone, and leaves what is in the file.
+    ///
+    /// - Returns: `nil` when somebody has it.
+    package func lockAlone(_ name: String) throws(StalkError) -> DirectoryLock? {
+        let descriptor = try self.lockFile(name)
+        do throws(StalkError) {
+            return try self.lock(descriptor, shown: "\(self.path)/\(name)")
+        } catch {
+            guard error.code == .storeBusy else { throw error }
+            return nil
+        }
+    }
+
     /// Whether anybody holds a lock on a file.
     package func isLocked(_ name: String) throws(StalkError) -> Bool {
         let shown = "\(self.path)/\(name)"

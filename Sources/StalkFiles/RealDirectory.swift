@@ -277,6 +277,13 @@ public final class DirectoryLock: Sendable {
         _ = pwrite(self.descriptor.number, text, text.count, 0)
     }
 
+    /// Writes over the beginning of the lock file, for others to read.
+    ///
+    /// - Returns: Whether all of it is there.
+    package func overwrite(_ bytes: [UInt8]) -> Bool {
+        retryingInterrupts { pwrite(self.descriptor.number, bytes, bytes.count, 0) } == bytes.count
+    }
+
     deinit {
         CStalkSystem_keepInChildren(self.descriptor.number)
         // Closing is not enough: a child that was just forked still has the descriptor until it runs its program.

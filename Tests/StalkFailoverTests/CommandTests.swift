@@ -122,6 +122,37 @@ import Testing
         #expect(outcome.output.contains(#""waiting":3"#) && outcome.output.contains("EMPTY IN"), "\(outcome.output)")
     }
 
+    @Test func statsShowsHowTheForwardingGoes() async throws {
+        let outcome = try await self.shell(
+            """
+            seq 1 3 | $STALK put orders --lines
+            $STALK forward orders '\(Self.away)' 2> $DIR/log & child=$!
+            trap 'kill -9 $child 2> $DIR/none || true' EXIT
+            until grep -q 'messages wait' $DIR/log; do sleep 0.05; done
+            until $STALK stats --json | grep -q '"alive":true,"breaker":"open","triedInMs":[0-9]'; do sleep 0.05; done
+            $STALK stats orders
+            $STALK doctor > $DIR/doctor
+            $STALK backup $DIR/backup > $DIR/none
+            test ! -e $DIR/backup/forwarding
+            kill -9 $child
+            wait $child || true
+            $STALK stats --json
+            $STALK stats
+            $STALK verify
+            $STALK repair
+            $STALK compact > $DIR/none
+            $STALK stats | grep nobody
+            """
+        )
+        #expect(outcome.status == 0, "\(outcome)")
+        let shown = outcome.output
+        #expect(shown.contains("BREAKER") && shown.contains("EMPTY IN"), "\(outcome)")
+        #expect(shown.contains("open, tried in ") || shown.contains("trying"), "\(outcome)")
+        // It was killed, and nobody asked it: the system says that its lock is gone.
+        #expect(shown.contains(#""alive":false,"breaker":null,"triedInMs":null,"rate":null"#), "\(outcome)")
+        #expect(shown.ranges(of: "nobody forwards").count == 2 && shown.contains("intact: "), "\(outcome)")
+    }
+
     @Test func anInterruptedDrainSaysHowFarItCame() async throws {
         let outcome = try await self.shell(
             """

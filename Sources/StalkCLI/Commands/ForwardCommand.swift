@@ -143,7 +143,8 @@ struct ForwardCommand: AsyncParsableCommand {
             from: source.collector,
             to: destination,
             options: options,
-            attemptsAreSends: source.isStore
+            attemptsAreSends: source.isStore,
+            reportingIn: source.isStore ? store : nil
         ) { StandardError.note("\($0)") }
         let progress = SharedProgress("forwarded")
         defer { progress.end() }

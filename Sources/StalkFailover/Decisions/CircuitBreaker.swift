@@ -42,6 +42,11 @@ struct CircuitBreaker: Sendable {
         }
     }
 
+    /// When the next trial may begin; `nil` unless it is open.
+    var openUntil: Duration? {
+        if case .open(let until) = self.state { until } else { nil }
+    }
+
     func permission(now: Duration) -> Permission {
         switch self.state {
         case .closed: .all

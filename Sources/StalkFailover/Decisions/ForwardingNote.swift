@@ -5,6 +5,7 @@ internal import StalkCore
 /// What the outcomes of one batch say together.
 struct BatchVerdict {
     var accepted = 0
+    var acceptedBytes = 0
     var message = 0
     var queue = 0
     var throttled = 0
@@ -12,6 +13,11 @@ struct BatchVerdict {
     var transport = 0
     /// The first failure.
     var error: StalkError?
+
+    mutating func addAccepted(bytes: Int) {
+        self.accepted += 1
+        self.acceptedBytes += bytes
+    }
 
     mutating func add(_ failure: StalkError) {
         self.error = self.error ?? failure

@@ -69,7 +69,7 @@ extension ForwardingStateMachine {
         for (entry, result) in zip(batch, results) {
             switch result {
             case .success:
-                verdict.accepted += 1
+                verdict.addAccepted(bytes: entry.message.body.count)
                 self.refusals = 0
                 self.settle(entry, moment)
                 records.append(Record(entry: entry, disposition: .acknowledge))
@@ -127,7 +127,7 @@ extension ForwardingStateMachine {
             self.counters.throttled += 1
             self.rate.throttled(now: moment.now)
         } else if verdict.accepted > 0 {
-            self.rate.accepted(verdict.accepted, now: moment.now)
+            self.rate.accepted(verdict.accepted, bytes: verdict.acceptedBytes, now: moment.now)
         }
         if verdict.accepted > 0 {
             self.breaker.succeeded()

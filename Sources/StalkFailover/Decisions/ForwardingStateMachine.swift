@@ -181,12 +181,16 @@ struct ForwardingStateMachine: Sendable {
         return true
     }
 
-    /// What became of messages that were sent directly.
-    mutating func directEnded(_ results: [Result<MessageID, StalkError>], _ moment: Moment) -> [Action] {
+    /// What became of messages of these sizes that were sent directly.
+    mutating func directEnded(
+        _ results: [Result<MessageID, StalkError>],
+        sizes: [Int],
+        _ moment: Moment
+    ) -> [Action] {
         var verdict = BatchVerdict()
-        for result in results {
+        for (result, size) in zip(results, sizes) {
             switch result {
-            case .success: verdict.accepted += 1
+            case .success: verdict.addAccepted(bytes: size)
             case .failure(let error): verdict.add(error)
             }
         }

@@ -22,6 +22,7 @@ struct SendRate: Sendable {
     private var nextByteAt: Duration = .zero
     private var tried = SecondCount()
     private var taken = SecondCount()
+    private var takenBytes = SecondCount()
 
     init(messagesPerSecond: Double?, bytesPerSecond: Double?) {
         self.ceiling = messagesPerSecond
@@ -36,6 +37,9 @@ struct SendRate: Sendable {
 
     /// Messages that the remote took in the last second.
     mutating func measured(now: Duration) -> Int { self.taken.count(now: now) }
+
+    /// The size of their bodies.
+    mutating func measuredBytes(now: Duration) -> Int { self.takenBytes.count(now: now) }
 
     /// The most messages that may leave at once: what a second brings, and at least one.
     var largestBatch: Int {
@@ -72,8 +76,9 @@ struct SendRate: Sendable {
     }
 
     /// The remote took messages.
-    mutating func accepted(_ messages: Int, now: Duration) {
+    mutating func accepted(_ messages: Int, bytes: Int = 0, now: Duration) {
         self.taken.add(messages, now: now)
+        self.takenBytes.add(bytes, now: now)
         guard let lowered else { return }
         let seconds = (now - self.raisedAt).wholeMillisecondsRoundedUp / 1000
         guard seconds >= 1 else { return }
