@@ -266,6 +266,16 @@ final class FakeWorld: Sendable {
         #expect(away.fetches.isEmpty && split.fetches.isEmpty)
     }
 
+    /// Nothing was sent without credentials, so nothing may count as sent without an answer.
+    @Test func aTokenServiceThatIsAwayIsUnavailable() async throws {
+        let world = FakeWorld(
+            ["AWS_ROLE_ARN": "arn:aws:iam::1:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE": "/token"],
+            files: ["/token": "token"]
+        )
+        let error = try await #require(throws: StalkError.self) { try await world.load() }
+        #expect(error.code == .unavailable && error.message.contains("/token"), "\(error.message)")
+    }
+
     @Test func instancesHaveAService() async throws {
         let world = FakeWorld()
         let base = "http://169.254.169.254/latest"

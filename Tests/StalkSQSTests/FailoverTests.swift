@@ -87,17 +87,41 @@ struct FailoverBooks {
         }
     }
 
-    /// Counts what a queue makes of a number of outages of one kind.
     private func endure(_ outage: Outage, _ queue: String, _ server: RealServer) async throws {
-        let isFIFO = queue.hasSuffix(".fifo")
-        try await server.createQueue(queue, isFIFO ? ["FifoQueue": "true"] : [:])
-        let path = FileManager.default.temporaryDirectory.path + "/stalk-sqs-failover-\(UUID().uuidString)"
-        defer { try? FileManager.default.removeItem(atPath: path) }
-        let store = try await LocalStore.open(at: path)
+        try await server.createQueue(queue, queue.hasSuffix(".fifo") ? ["FifoQueue": "true"] : [:])
         let fault = SharedFault(.none)
         let upstream = try #require(try Endpoint(server.configuration.endpoint ?? "").port)
         let proxy = try await FaultProxy(to: upstream) { _ in fault.value }
         let remote = try await self.open(queue, self.configuration(server, proxy))
+        let counters = try await self.count(queue, server, remote) { _ in
+            fault.value = outage.fault
+            if outage == .refused { await proxy.refuse() }
+            proxy.hangUp()
+        } ends: { _ in
+            fault.value = .none
+            if outage == .refused { try await proxy.listen() }
+            proxy.hangUp()
+        }
+        if outage.isAmbiguous { #expect(counters.ambiguous > 0, "\(queue)") }
+        await proxy.stop()
+    }
+
+    /// Counts what a queue makes of a number of outages of one kind.
+    ///
+    /// - Parameters:
+    ///   - begins: Takes the remote away, for the time of the given number.
+    ///   - ends: Brings it back.
+    func count(
+        _ queue: String,
+        _ server: RealServer,
+        _ remote: SQSCollector,
+        begins: (Int) async throws -> Void,
+        ends: (Int) async throws -> Void
+    ) async throws -> ForwardingCounters {
+        let isFIFO = queue.hasSuffix(".fifo")
+        let path = FileManager.default.temporaryDirectory.path + "/stalk-sqs-failover-\(UUID().uuidString)"
+        defer { try? FileManager.default.removeItem(atPath: path) }
+        let store = try await LocalStore.open(at: path)
         let collector = try FailoverCollector(primary: remote, spool: store, options: self.options(isFIFO: isFIFO))
         var books = FailoverBooks()
         let start = ContinuousClock.now
@@ -109,18 +133,14 @@ struct FailoverBooks {
             }
             try await publish(0..<4)
             let before = try await collector.stats()
-            fault.value = outage.fault
-            if outage == .refused { await proxy.refuse() }
-            proxy.hangUp()
+            try await begins(number)
             for single in 4..<7 { try await publish(single..<single + 1) }
             try await publish(7..<10)
             try await ContinuousClock().sleep(for: .milliseconds(Int.random(in: 0...150)))
             // Otherwise nothing was tried here.
             let felt = try await collector.stats()
             #expect(felt.stored > before.stored, "\(queue), outage \(number)")
-            fault.value = .none
-            if outage == .refused { try await proxy.listen() }
-            proxy.hangUp()
+            try await ends(number)
             try await publish(10..<13)
             while try await collector.stats().waiting > 0 {
                 try #require(ContinuousClock.now - start < .seconds(600), "\(queue) does not drain")
@@ -130,10 +150,8 @@ struct FailoverBooks {
         let stats = try await collector.stats()
         books.ambiguous = stats.forwarding.ambiguous
         #expect(stats.setAside == 0)
-        if outage.isAmbiguous { #expect(books.ambiguous > 0, "\(queue)") }
         await collector.close()
         await remote.close()
-        await proxy.stop()
         try await store.close()
         let arrived = try await Self.readAll(server, queue)
         #expect(books.breaches(arrived, isFIFO: isFIFO) == [], "\(queue), \(stats)")
@@ -141,21 +159,26 @@ struct FailoverBooks {
             let copies = arrived.count - Set(arrived).count
             print("\(queue): \(books.ambiguous) ambiguous, \(copies) copies, \(ContinuousClock.now - start)")
         }
+        return stats.forwarding
+    }
+
+    private func open(_ queue: String, _ configuration: SQSConfiguration) async throws -> SQSCollector {
+        try await self.patiently { try await SQSCollector.open(queue, configuration: configuration) }
     }
 
     /// All open at once, and a busy machine answers none of them within the short time of a call.
-    private func open(_ queue: String, _ configuration: SQSConfiguration) async throws -> SQSCollector {
+    func patiently(_ open: () async throws -> SQSCollector) async throws -> SQSCollector {
         for _ in 0..<50 {
             do {
-                return try await SQSCollector.open(queue, configuration: configuration)
+                return try await open()
             } catch let error as StalkError where error.code == .unavailable {
                 try await ContinuousClock().sleep(for: .milliseconds(100))
             }
         }
-        return try await SQSCollector.open(queue, configuration: configuration)
+        return try await open()
     }
 
-    private func configuration(_ server: RealServer, _ proxy: FaultProxy) -> SQSConfiguration {
+    func configuration(_ server: RealServer, _ proxy: FaultProxy) -> SQSConfiguration {
         var configuration = server.configuration
         configuration.endpoint = "http://127.0.0.1:\(proxy.port)"
         configuration.callTimeout = .milliseconds(600)

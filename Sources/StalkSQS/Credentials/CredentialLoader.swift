@@ -25,7 +25,12 @@ struct CredentialLoader: Sendable {
             )
         }
         for source in plan.sources {
-            if let credentials = try await self.credentials(from: source) { return credentials }
+            do {
+                if let credentials = try await self.credentials(from: source) { return credentials }
+            } catch let failure as TransportFailure {
+                // Whatever was to be sent with them was not sent.
+                throw StalkError(.unavailable, "No credentials: \(source.place) can't be asked.", cause: failure)
+            }
         }
         throw StalkError(
             .permissionDenied,
