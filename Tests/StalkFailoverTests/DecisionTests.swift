@@ -124,6 +124,47 @@ import Testing
         #expect(again.sends.count == 1)
     }
 
+    /// As many batches as may be on their way, each as large as the remote takes, and of one group one at a time.
+    @Test func batchesAreFullAndSeveralAreOnTheirWay() throws {
+        let queue = try QueueName("q")
+        // Ten of the first group, ten of the second one, and so on.
+        let deliveries = (0..<40).map { number in
+            Delivery(
+                id: MessageID("\(number)"),
+                queue: queue,
+                body: [1],
+                headers: ["Stalk-Group": "\(number / 10)"],
+                attempt: 1,
+                publishedAt: Timestamp(millisecondsSince1970: 0),
+                receipt: Receipt("\(number)")
+            )
+        }
+        for (order, expected) in [(ForwardingOrder.group, 3), (.queue, 1)] {
+            var options = ForwardingOptions()
+            options.order = order
+            options.maxInFlight = 3
+            var machine = ForwardingStateMachine(
+                options: options,
+                source: .likeStore,
+                destination: .likeSQS,
+                sendsDeduplicationID: false,
+                attemptsAreSends: true,
+                seed: 1
+            )
+            let moment = ForwardingStateMachine.Moment(now: .zero, wall: Timestamp(millisecondsSince1970: 0))
+            var sent: [(call: UInt64, groups: [String?])] = []
+            func handle(_ event: ForwardingStateMachine.Event) {
+                for case .send(let call, let messages) in machine.handle(event, moment) {
+                    sent.append((call, messages.map { $0.headers["Stalk-Group"] }))
+                }
+            }
+            handle(.taken(.success(deliveries)))
+            #expect(sent.map(\.groups) == (0..<expected).map { Array(repeating: "\($0)", count: 10) }, "\(order)")
+            handle(.sent(sent[0].call, .success((0..<10).map { .success(MessageID("\($0)")) })))
+            #expect(sent.count == expected + 1 && sent.last?.groups == Array(repeating: "\(expected)", count: 10))
+        }
+    }
+
     /// What a step of the machine asks for.
     private struct Steps {
         var takes = 0

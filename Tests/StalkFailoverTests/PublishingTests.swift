@@ -1,6 +1,7 @@
 import StalkCore
 import StalkLocal
 import StalkTesting
+import Synchronization
 import Testing
 
 @testable import StalkFailover
@@ -68,6 +69,30 @@ import Testing
             #expect(rig.arrived.filter { $0.hasPrefix("a") } == ["a1", "a2"])
             #expect(Set(rig.arrived) == ["a1", "a2", "b1"])
         }
+    }
+
+    /// The remote is silent about one group alone, and the breaker is closed.
+    @Test func whatIsNewInAnotherGroupGoesAtOnce() async throws {
+        let rig = try Rig()
+        let store = try await LocalStore.open(at: rig.path)
+        let gate = GroupGate(rig.remote, group: "a")
+        var options = FailoverOptions()
+        options.forwarding.order = .group
+        let collector = try FailoverCollector(primary: gate, spool: store, options: options)
+        func message(_ text: String) -> Message { Message(text, headers: ["Stalk-Group": String(text.prefix(1))]) }
+        rig.remote.script { $0.next = [.notSent] }
+        try await collector.publish(message("a1"))
+        while gate.waiting == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        try await collector.publish(message("a2"))
+        try await collector.publish(message("b1"))
+        #expect(rig.arrived == ["b1"])
+        let stats = try await collector.stats()
+        #expect(stats.direct == 1 && stats.stored == 2 && stats.breaker == .closed)
+        gate.open()
+        while try await collector.stats().waiting > 0 { try await Task.sleep(for: .milliseconds(1)) }
+        #expect(rig.arrived == ["b1", "a1", "a2"])
+        await collector.close()
+        try await store.close()
     }
 
     @Test func writeThroughStoresFirst() async throws {
@@ -188,4 +213,52 @@ import Testing
             #expect(delivery.id == id)
         }
     }
+}
+
+/// A remote that lets the first publish of a group through, and keeps the next ones waiting until it is opened.
+private final class GroupGate: Collector {
+    private struct State {
+        var calls = 0
+        var waiting = 0
+        var isOpen = false
+    }
+
+    private let base: any Collector
+    private let group: String
+    private let state = Locked(State())
+
+    init(_ base: any Collector, group: String) {
+        self.base = base
+        self.group = group
+    }
+
+    var queue: QueueName { self.base.queue }
+    var capabilities: CollectorCapabilities { self.base.capabilities }
+    var waiting: Int { self.state.withLock { $0.waiting } }
+
+    func open() { self.state.withLock { $0.isOpen = true } }
+
+    func publish(_ messages: [Message], durability: Durability) async throws -> [Result<MessageID, StalkError>] {
+        if messages.contains(where: { $0.headers["Stalk-Group"] == self.group }) {
+            let mustWait = self.state.withLock { state in
+                state.calls += 1
+                if state.calls > 1 { state.waiting += 1 }
+                return state.calls > 1
+            }
+            while mustWait, !self.state.withLock({ $0.isOpen }) { try await Task.sleep(for: .milliseconds(1)) }
+        }
+        return try await self.base.publish(messages, durability: durability)
+    }
+
+    func take(_ request: TakeRequest) async throws -> [Delivery] { try await self.base.take(request) }
+
+    func finish(_ completions: [Completion], durability: Durability) async throws -> [Result<Void, StalkError>] {
+        try await self.base.finish(completions, durability: durability)
+    }
+
+    func extend(_ receipts: [Receipt], lease: Duration) async throws -> [Result<Void, StalkError>] {
+        try await self.base.extend(receipts, lease: lease)
+    }
+
+    func control(_ command: CollectorCommand) async throws -> CollectorStatus { try await self.base.control(command) }
 }

@@ -59,6 +59,22 @@ import Testing
         }
     }
 
+    @Test func forwardMovesBetweenAnyTwoQueues() async throws {
+        try await Self.withServer { fake, environment in
+            let path = FileManager.default.temporaryDirectory.path + "/stalk-sqs-\(UUID().uuidString)"
+            defer { try? FileManager.default.removeItem(atPath: path) }
+            let environment = environment.updating(["STALK_STORE": "\(path)"])
+            _ = try await Self.run(["put", "here", "--lines"], environment, input: "one\ntwo\nthree\n")
+            for (from, to) in [("here", "sqs://mail"), ("sqs://mail", "sqs://errors"), ("sqs://errors", "back")] {
+                let moved = try await Self.run(["forward", from, to, "--drain", "--json"], environment)
+                #expect(moved.status == .exited(0) && moved.output.contains(#""forwarded":3,"#), "\(from): \(moved)")
+            }
+            #expect(fake.messages("mail").isEmpty && fake.messages("errors").isEmpty)
+            let get = try await Self.run(["get", "back", "--max", "0", "--ack"], environment)
+            #expect(Set(get.output.split(separator: "\n")) == ["one", "two", "three"], "\(get.errors)")
+        }
+    }
+
     @Test func whatIsMissingIsSaid() async throws {
         try await Self.withServer { _, environment in
             let gone = try await Self.run(["put", "sqs://nobody"], environment, input: "x")
