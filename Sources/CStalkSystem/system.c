@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -101,8 +102,9 @@ ssize_t CStalkSystem_send(int socket, const void *bytes, size_t count) {
 }
 
 static pthread_mutex_t childMutex = PTHREAD_MUTEX_INITIALIZER;
-static int closedInChildren[1024];
+static int *closedInChildren;
 static int closedInChildrenCount;
+static int closedInChildrenRoom;
 
 static void beforeFork(void) { pthread_mutex_lock(&childMutex); }
 static void inParent(void) { pthread_mutex_unlock(&childMutex); }
@@ -119,7 +121,15 @@ int CStalkSystem_closeInChildren(int descriptor) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, registerForkHandlers);
     pthread_mutex_lock(&childMutex);
-    int hasRoom = closedInChildrenCount < (int)(sizeof closedInChildren / sizeof *closedInChildren);
+    if (closedInChildrenCount == closedInChildrenRoom) {
+        int room = closedInChildrenRoom == 0 ? 64 : 2 * closedInChildrenRoom;
+        int *larger = realloc(closedInChildren, (size_t)room * sizeof *larger);
+        if (larger != NULL) {
+            closedInChildren = larger;
+            closedInChildrenRoom = room;
+        }
+    }
+    int hasRoom = closedInChildrenCount < closedInChildrenRoom;
     if (hasRoom) closedInChildren[closedInChildrenCount++] = descriptor;
     pthread_mutex_unlock(&childMutex);
     return hasRoom ? 0 : -1;

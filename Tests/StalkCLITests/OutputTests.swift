@@ -109,7 +109,7 @@ struct OutputTests {
         #expect(
             json == #"{"queues":[{"name":"mail","ready":12,"delayed":3,"leased":0,"dead":1,"bytes":2048,"#
                 + #""oldestAgeMs":61000,"paused":false},{"name":"z","ready":0,"delayed":0,"leased":0,"dead":0,"#
-                + #""bytes":0,"oldestAgeMs":null,"paused":false}],"logBytes":16777216,"lmdbBytes":4096,"#
+                + #""bytes":0,"oldestAgeMs":null,"paused":false}],"forwarding":[],"logBytes":16777216,"lmdbBytes":4096,"#
                 + #""checkpointLag":512,"setAside":0,"#
                 + #""owner":77}"# + "\n"
         )

@@ -47,15 +47,18 @@ struct TakingTests {
     func closedOutput() async throws {
         signal(SIGPIPE, SIG_IGN)
         let collector = try NotingCollector(ready: Self.bodies)
-        let pipe = makePipe()
-        try pipe.handle.fileHandleForReading.close()
+        // Not a pipe: a child that another test starts at this moment would hold its other end open.
+        var ends: [Int32] = [0, 0]
+        try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+        defer { for end in ends { close(end) } }
+        try #require(shutdown(ends[0], Int32(SHUT_RDWR)) == 0)
         var taking = Taking(
             queue: collector,
             limit: 5,
             wait: .zero,
             acknowledges: true,
             format: .raw,
-            output: pipe.output
+            output: OutputStream(descriptor: ends[1], label: "test")
         )
         await #expect(throws: OutputClosed.self) { try await taking.run() }
         #expect(collector.finished == (1...5).map { Completion(Receipt("r\($0)"), .release) })

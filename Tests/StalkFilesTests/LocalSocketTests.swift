@@ -43,6 +43,23 @@ import Testing
         }
     }
 
+    /// A process may own several stores, each with hundreds of clients.
+    @Test(.enabled(if: mayOpen(4096), "too few descriptors: ulimit -n 4096"))
+    func thereMayBeThousandsOfThem() throws {
+        var sockets: [LocalSocket] = []
+        for _ in 0..<750 {
+            var ends: [Int32] = [0, 0]
+            try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+            for end in ends { sockets.append(try #require(LocalSocket(owning: end))) }
+        }
+        #expect(sockets.count == 1500)
+    }
+
+    private static func mayOpen(_ count: UInt) -> Bool {
+        var limit = rlimit()
+        return getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 && limit.rlim_cur >= count
+    }
+
     @Test func whatAnotherProcessLeftIsReplaced() throws {
         try Self.withDirectory { directory in
             do { _ = try directory.listen(at: "socket") }

@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Installs what the build needs and the machine lacks. Sourced by the scripts in tools/.
 
+# Hundreds of tests that begin at once take the processor from those that have a peer with a clock of its own.
+export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=4
+
 # Installs packages through apt when a check says that they are missing.
 #   require_packages 'CHECK' PACKAGE [...]   CHECK is a command that succeeds when nothing is missing
 require_packages() {
