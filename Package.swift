@@ -193,8 +193,10 @@ let package = Package(
             name: "StalkFailoverTests",
             dependencies: [
                 "StalkCore", "StalkFailover", "StalkLocal", "StalkTesting", "StalkTool", "StalkWheel", "StalkWorker",
+                .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "Logging", package: "swift-log"),
+                .product(name: "MetricsTestKit", package: "swift-metrics"),
                 .product(name: "Subprocess", package: "swift-subprocess"),
             ]
         ),

@@ -116,8 +116,7 @@ extension FailoverCollector {
             let outcomes = await self.callPrimary(part)
             let moment = self.forwarder.moment
             let sizes = part.map(\.message.body.count)
-            let actions = self.forwarder.state.withLock { $0.machine.directEnded(outcomes, sizes: sizes, moment) }
-            self.forwarder.note(actions)
+            self.forwarder.directEnded(outcomes, sizes: sizes, moment)
             for (item, outcome) in zip(part, outcomes) {
                 switch outcome {
                 case .success:

@@ -169,8 +169,23 @@ public final class Forwarder: Sendable {
         ForwardingStateMachine.Moment(now: self.clock.elapsed(), wall: self.wallTime())
     }
 
+    /// Takes note of what became of messages of these sizes that went past the source.
+    func directEnded(
+        _ results: [Result<MessageID, StalkError>],
+        sizes: [Int],
+        _ moment: ForwardingStateMachine.Moment
+    ) {
+        let actions = self.state.withLock { state in
+            let before = state.machine.counters
+            let actions = state.machine.directEnded(results, sizes: sizes, moment)
+            self.metrics?.report(before, state.machine.counters, state.machine.breaker.phase)
+            return actions
+        }
+        self.note(actions)
+    }
+
     /// Tells the observer what concerns it, and leaves the rest.
-    func note(_ actions: [ForwardingStateMachine.Action]) {
+    private func note(_ actions: [ForwardingStateMachine.Action]) {
         for case .note(let note) in actions { self.observer(note) }
     }
 

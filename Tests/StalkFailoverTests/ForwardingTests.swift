@@ -148,7 +148,10 @@ import Testing
             try await collector.publish(Message("a"))
             try await rig.until("setting aside") { try await collector.stats().forwarding.setAside == 1 }
             #expect(rig.remote.batches.count == 4)
-            try await rig.until("recording") { try await store.hasQueue(QueueName("failed")) }
+            let failed = try QueueName("failed")
+            try await rig.until("recording") { try await store.hasQueue(failed) }
+            let message = try #require(try await store.peek(failed).first)
+            #expect(message.failures.last?.reason.contains("sent 4 times without success") == true, "\(message)")
         }
     }
 
