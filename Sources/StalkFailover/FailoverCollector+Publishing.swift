@@ -204,6 +204,7 @@ extension FailoverCollector {
                     )
                 }
             }
+            self.state.locked.withLock { self.metrics.holds($0.routing) }
         }
     }
 

@@ -105,7 +105,8 @@ public final class FailoverCollector: Collector {
             reportingIn: spool.path
         ) { note in
             state.observe(note, token: token)
-            metrics.holds(state.locked.withLock { $0.routing })
+            // Under the lock, so that nothing older is told last.
+            state.locked.withLock { metrics.holds($0.routing) }
             log.write(note)
         }
         let outcomes = try OutcomeKeeper(primary: primary, spool: spool, options, clock: clock, wallTime: wallTime)
