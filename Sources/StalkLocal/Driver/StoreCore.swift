@@ -19,7 +19,6 @@ final class StoreCore: Sendable {
 
     let wake: @Sendable (StoreRole) -> Void
     private let engine: Locked<Engine>
-    private let afterReplies = Locked<AfterReplies?>(nil)
     private let stopping = Atomic<Bool>(false)
 
     init(
@@ -79,22 +78,8 @@ final class StoreCore: Sendable {
         if actions.wakesLog { self.wake(.log) }
         if actions.wakesScheduler { self.wake(.scheduler) }
         if actions.wakesKeeper { self.wake(.keeper) }
-        self.carryOut(actions.replies)
+        for reply in actions.replies { reply() }
     }
-
-    private func carryOut(_ replies: [@Sendable () -> Void]) {
-        guard !replies.isEmpty else { return }
-        for reply in replies { reply() }
-        self.didReply()
-    }
-
-    /// Lets something be done after callers were answered, once for all that were answered together.
-    func onReplies(_ body: @escaping @Sendable () -> Void) {
-        self.afterReplies.withLock { $0 = AfterReplies(body: body) }
-    }
-
-    /// Callers were answered.
-    func didReply() { self.afterReplies.withLock { $0 }?.body() }
 
     // MARK: Stopping
 
@@ -106,10 +91,4 @@ final class StoreCore: Sendable {
         self.stopping.store(true, ordering: .releasing)
         for role in StoreRole.allCases { self.wake(role) }
     }
-}
-
-/// A closure in a type of its own: one that is all of a generic value gets another layer each time it is read there, which
-/// costs memory and time, and in the end the stack.
-private struct AfterReplies: Sendable {
-    var body: @Sendable () -> Void
 }

@@ -183,7 +183,6 @@ final class OwnedStore: StoreService {
             return results
         } reply: {
             reply($0)
-            self.core.didReply()
         }
     }
 

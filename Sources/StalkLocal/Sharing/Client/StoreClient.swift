@@ -32,10 +32,9 @@ final class StoreClient: StoreService {
 
     private struct State {
         var calls: [UInt64: Call] = [:]
-        /// What is to be sent, whether somebody sends, and whether somebody will when others have added theirs.
+        /// What is to be sent, and whether somebody sends.
         var outbox = ByteWriter()
         var isSending = false
-        var isGathering = false
         /// When the owner was heard of last, or had nothing to say.
         var heardAt: Int64
         var isPinged = false
@@ -250,60 +249,36 @@ final class StoreClient: StoreService {
         note: (@Sendable (WireAnswer) -> Void)? = nil
     ) async throws -> WireAnswer {
         let number = number ?? self.book.nextCall()
-        let answer = PendingAnswer()
         return try await withTaskCancellationHandler {
-            let reply: @Sendable (Result<WireAnswer, any Error>) -> Void = { result in
-                if let note, case .success(let answer) = result { note(answer) }
-                answer.resume(with: result)
-            }
-            let next = try self.enqueue(
-                request,
-                number,
-                Call(reply: reply, partial: partial, isWait: request.isWait)
-            )
-            if Task.isCancelled { self.cancel(number, request) }
-            switch next {
-            case .leaveToOthers: break
-            case .send(let wakesReader):
+            try await withCheckedThrowingContinuation { continuation in
+                let reply: @Sendable (Result<WireAnswer, any Error>) -> Void = { result in
+                    if let note, case .success(let answer) = result { note(answer) }
+                    continuation.resume(with: result)
+                }
+                let call = Call(reply: reply, partial: partial, isWait: request.isWait)
+                let (isOver, isTooLarge, wakesReader) = self.state.withLock { state in
+                    guard !state.isOver else { return (true, false, false) }
+                    let start = state.outbox.count
+                    request.write(call: number, to: &state.outbox)
+                    let limit = Wire.maxFrameBytes(bodies: self.welcome.maxBodyBytes)
+                    guard state.outbox.count - start <= limit else {
+                        state.outbox.truncate(to: start)
+                        return (false, true, false)
+                    }
+                    let isFirst = state.calls.isEmpty
+                    if isFirst { state.heardAt = Self.now }
+                    state.calls[number] = call
+                    return (false, false, isFirst)
+                }
+                if isOver { return continuation.resume(throwing: OwnerGone()) }
+                if isTooLarge { return continuation.resume(throwing: StalkError.callTooLarge) }
                 self.send()
                 // It must look at the clock from now on.
                 if wakesReader { self.waker.signal() }
-            case .sendLater:
-                // Callers that were answered together ask together: one write carries what all of them ask.
-                await Task.yield()
-                self.state.withLock { $0.isGathering = false }
-                self.send()
+                if Task.isCancelled { self.cancel(number, request) }
             }
-            return try await answer.value
         } onCancel: {
             self.cancel(number, request)
-        }
-    }
-
-    /// What the caller of a request does once it is in the outbox.
-    private enum NextStep {
-        case send(wakesReader: Bool)
-        case sendLater
-        case leaveToOthers
-    }
-
-    private func enqueue(_ request: WireRequest, _ number: UInt64, _ call: Call) throws -> NextStep {
-        try self.state.withLock { state in
-            guard !state.isOver else { throw OwnerGone() }
-            let start = state.outbox.count
-            request.write(call: number, to: &state.outbox)
-            let limit = Wire.maxFrameBytes(bodies: self.welcome.maxBodyBytes)
-            guard state.outbox.count - start <= limit else {
-                state.outbox.truncate(to: start)
-                throw StalkError.callTooLarge
-            }
-            let isFirst = state.calls.isEmpty
-            if isFirst { state.heardAt = Self.now }
-            state.calls[number] = call
-            if state.isGathering { return .leaveToOthers }
-            guard !isFirst else { return .send(wakesReader: true) }
-            state.isGathering = true
-            return .sendLater
         }
     }
 

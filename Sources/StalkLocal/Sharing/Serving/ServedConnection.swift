@@ -23,6 +23,9 @@ final class ServedConnection {
     private let owned: OwnedStore
     private let outbox: Outbox
     private var assembler: WireAssembler
+    /// What is on its way to the client, and how much of it is sent.
+    private var unsent: [UInt8] = []
+    private var sentBytes = 0
     /// The client's number, once it has greeted.
     private var client: UInt64?
     /// The engine's numbers of the client's collectors.
@@ -37,17 +40,17 @@ final class ServedConnection {
         self.socket = socket
         self.server = server
         self.owned = server.owned
-        self.outbox = Outbox(server, socket)
+        self.outbox = Outbox(server)
         let bodies = server.owned.capabilities.maxBodyBytes
         self.assembler = WireAssembler(maxFrameBytes: Wire.maxFrameBytes(bodies: bodies))
     }
 
-    var isOver: Bool { self.hasEnded || self.outbox.isBroken }
-    var hasUnsent: Bool { self.outbox.hasUnsent }
+    var isOver: Bool { self.hasEnded }
+    var hasUnsent: Bool { self.sentBytes < self.unsent.count }
 
     /// Whether more requests are read now: what is not read waits in the socket, and then in the client.
     var wantsRequests: Bool {
-        self.server.isOpenForRequests && self.outbox.hasRoom && !self.outbox.isFull
+        self.server.isOpenForRequests && self.outbox.hasRoom && self.unsent.count < Self.maxPendingBytes
             && self.assembler.waiting <= max(Self.maxPendingBytes, self.assembler.maxFrameBytes)
     }
 
@@ -58,9 +61,7 @@ final class ServedConnection {
         // A few pieces at a time, so that one client does not keep the others waiting.
         for _ in 0..<4 where !self.hasEnded {
             switch self.socket.receive(into: buffer) {
-            case .bytes(let count):
-                self.assembler.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-                if count < buffer.count { return self.proceed() }
+            case .bytes(let count): self.assembler.append(UnsafeRawBufferPointer(rebasing: buffer[..<count]))
             case .later: return self.proceed()
             case .ended: self.hasEnded = true
             }
@@ -87,11 +88,27 @@ final class ServedConnection {
         }
     }
 
-    /// Carries out what there is room for now, and sends what is answered, as much as goes.
+    /// Sends what is answered, as much as goes now.
     func flush() {
         self.proceed()
-        guard !self.hasEnded else { return }
-        self.outbox.send()
+        repeat {
+            if !self.hasUnsent {
+                self.unsent.removeAll(keepingCapacity: self.unsent.capacity <= 1 << 20)
+                self.sentBytes = 0
+                var writer = ByteWriter(reusing: self.unsent)
+                for (call, answer) in self.outbox.take() { answer.write(call: call, to: &writer) }
+                self.unsent = writer.take()
+            }
+            guard self.hasUnsent, !self.hasEnded else { return }
+            let sent = self.unsent.withUnsafeBytes { bytes in
+                self.socket.send(UnsafeRawBufferPointer(rebasing: bytes[self.sentBytes...]))
+            }
+            switch sent {
+            case .bytes(let count): self.sentBytes += count
+            case .later: return
+            case .ended: self.hasEnded = true
+            }
+        } while true
     }
 
     /// Tells the client why it is not served, and ends the connection.
@@ -260,7 +277,7 @@ final class ServedConnection {
     /// Carries out what takes longer than an answer may: in a task that the connection owns.
     private func carryOut(_ order: StoreOrder, _ call: UInt64) {
         let outbox = self.outbox
-        let (owned, server) = (self.owned, self.server)
+        let owned = self.owned
         outbox.beginOrder(call)
         let running = OrderTask()
         // Noted first: the task may be over before this thread goes on.
@@ -272,7 +289,6 @@ final class ServedConnection {
             } catch {
                 outbox.answer(call, .failure(error))
             }
-            server.sendAnswers()
         }
         running.task.withLock { $0 = task }
     }

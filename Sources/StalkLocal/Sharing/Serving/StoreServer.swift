@@ -20,8 +20,6 @@ final class StoreServer: Sendable {
     private let listener: LocalListener
     private let waker: Waker
     private let thread = Locked<DedicatedThread?>(nil)
-    /// The clients that have answers which nobody sends yet.
-    private let answered = Locked<[Outbox]>([])
     private let orders = Atomic<Int>(0)
     private let isSignalled = Atomic<Bool>(false)
     private let isClosing = Atomic<Bool>(false)
@@ -40,7 +38,6 @@ final class StoreServer: Sendable {
 
     /// Starts the thread that serves.
     func start() throws(StalkError) {
-        self.owned.core.onReplies { [weak self] in self?.sendAnswers() }
         let thread = try DedicatedThread(name: "stalk-serve") { self.serve() }
         self.thread.withLock { $0 = thread }
     }
@@ -68,20 +65,6 @@ final class StoreServer: Sendable {
     /// Lets the thread look again; cheap when it was told already.
     func signal() {
         if !self.isSignalled.exchange(true, ordering: .acquiringAndReleasing) { self.waker.signal() }
-    }
-
-    /// Notes that a client has answers; whoever gave them calls ``sendAnswers()`` next.
-    func noteAnswers(in outbox: Outbox) { self.answered.withLock { $0.append(outbox) } }
-
-    /// Sees to it that answers are sent: at once to a single client, which saves it a thread's turn; many or large ones
-    /// by the thread that serves, since the one that writes the log has better things to do.
-    func sendAnswers() {
-        let outboxes = self.answered.withLock { outboxes in
-            defer { outboxes = [] }
-            return outboxes
-        }
-        guard let first = outboxes.first else { return }
-        if outboxes.count > 1 || !first.isLight || first.send() { self.signal() }
     }
 
     /// Notes that orders began, or ended.
@@ -115,7 +98,6 @@ final class StoreServer: Sendable {
             for (position, connection) in connections.enumerated() where position + 2 < waits.count {
                 if waits[position + 2].canRead { connection.receive(buffer) }
             }
-            self.answered.withLock { $0 = [] }
             for connection in connections { connection.flush() }
             for connection in connections where connection.isOver { connection.end() }
             connections.removeAll { $0.isOver }
