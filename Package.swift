@@ -192,7 +192,8 @@ let package = Package(
         .testTarget(
             name: "StalkFailoverTests",
             dependencies: [
-                "StalkCore", "StalkFailover", "StalkLocal", "StalkTesting", "StalkTool", "StalkWheel", "StalkWorker",
+                "StalkCore", "StalkFailover", "StalkLocal", "StalkPlatform", "StalkTesting", "StalkTool", "StalkWheel",
+                "StalkWorker",
                 .product(name: "CoreMetrics", package: "swift-metrics"),
                 .product(name: "InMemoryLogging", package: "swift-log"),
                 .product(name: "Logging", package: "swift-log"),

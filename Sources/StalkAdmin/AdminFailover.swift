@@ -77,7 +77,7 @@ public struct AdminFailover: Sendable {
             report.setAside = waiting.dead
             report.bytes = waiting.bytes
             report.oldestAgeMs = waiting.oldestAge?.wholeMillisecondsRoundedUp
-            report.timeToEmptyMs = count == 0 ? 0 : rate == 0 ? nil : Int64(count) * 1000 / Int64(rate)
+            report.timeToEmptyMs = FailoverStats.timeToEmpty(count, rate: rate)?.wholeMillisecondsRoundedUp
             return report
         }
     }

@@ -110,7 +110,7 @@ extension FailoverCollector {
                 rateLimit: figures.rateLimit,
                 rate: figures.rate,
                 byteRate: figures.byteRate,
-                timeToEmpty: count == 0 ? .zero : figures.rate == 0 ? nil : .seconds(count / figures.rate),
+                timeToEmpty: FailoverStats.timeToEmpty(count, rate: figures.rate),
                 direct: state.direct,
                 stored: state.stored,
                 dropped: state.dropped,

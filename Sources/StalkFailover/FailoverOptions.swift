@@ -106,4 +106,10 @@ public struct FailoverStats: Hashable, Sendable {
     public var recognised: Int
     /// What has passed through the forwarder.
     public var forwarding: ForwardingCounters
+
+    /// How long so many messages take to leave at a rate; `nil` where that can't be said.
+    package static func timeToEmpty(_ waiting: Int, rate: Int) -> Duration? {
+        guard waiting > 0 else { return .zero }
+        return rate > 0 ? .milliseconds(Int64(waiting) * 1000 / Int64(rate)) : nil
+    }
 }

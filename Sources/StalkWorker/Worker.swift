@@ -131,15 +131,16 @@ public final class Worker: Service {
     /// Tells the state machine what happened; the driver does what it answers.
     func tell(_ event: (inout WorkerStateMachine, Duration) -> [WorkerAction]) {
         let now = self.clock.elapsed()
-        // Handed on under the lock, so that actions are done in the order in which they were decided.
-        let (before, after) = self.state.withLock { state in
+        // Handed on under the lock, so that actions are done in the order in which they were decided; told to the metrics
+        // before that, so that they are right when the run ends.
+        self.state.withLock { state in
             let before = state.machine.counters
-            for action in event(&state.machine, now) {
+            let actions = event(&state.machine, now)
+            self.metrics.report(before, state.machine.counters)
+            for action in actions {
                 state.actions?.yield(action)
                 if action == .end { state.actions?.finish() }
             }
-            return (before, state.machine.counters)
         }
-        self.metrics.report(before, after)
     }
 }

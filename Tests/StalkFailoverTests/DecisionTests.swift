@@ -93,14 +93,7 @@ import Testing
     @Test func nothingOvertakesWhatIsGivenBack() throws {
         var options = ForwardingOptions()
         options.failuresToOpen = 1
-        var machine = ForwardingStateMachine(
-            options: options,
-            source: .likeStore,
-            destination: .likeSQS,
-            sendsDeduplicationID: false,
-            attemptsAreSends: true,
-            seed: 1
-        )
+        var machine = Self.machine(options)
         func step(_ event: ForwardingStateMachine.Event, at seconds: Int) -> Steps {
             let wall = Timestamp(millisecondsSince1970: Int64(seconds) * 1000)
             return Steps(machine.handle(event, .init(now: .seconds(seconds), wall: wall)))
@@ -143,14 +136,7 @@ import Testing
             var options = ForwardingOptions()
             options.order = order
             options.maxInFlight = 3
-            var machine = ForwardingStateMachine(
-                options: options,
-                source: .likeStore,
-                destination: .likeSQS,
-                sendsDeduplicationID: false,
-                attemptsAreSends: true,
-                seed: 1
-            )
+            var machine = Self.machine(options)
             let moment = ForwardingStateMachine.Moment(now: .zero, wall: Timestamp(millisecondsSince1970: 0))
             var sent: [(call: UInt64, groups: [String?])] = []
             func handle(_ event: ForwardingStateMachine.Event) {
@@ -163,6 +149,18 @@ import Testing
             handle(.sent(sent[0].call, .success((0..<10).map { .success(MessageID("\($0)")) })))
             #expect(sent.count == expected + 1 && sent.last?.groups == Array(repeating: "\(expected)", count: 10))
         }
+    }
+
+    /// Forwards from a store to a standard queue of SQS.
+    private static func machine(_ options: ForwardingOptions) -> ForwardingStateMachine {
+        ForwardingStateMachine(
+            options: options,
+            source: .likeStore,
+            destination: .likeSQS,
+            sendsDeduplicationID: false,
+            attemptsAreSends: true,
+            seed: 1
+        )
     }
 
     /// What a step of the machine asks for.

@@ -2,6 +2,7 @@
 
 import Foundation
 import StalkCore
+import StalkPlatform
 import StalkTesting
 import Synchronization
 import Testing
@@ -152,20 +153,6 @@ private struct LongOutage {
         self.remote = ThriftyRemote(try QueueName("orders"), clock: ElapsedClock(self.clock), keepsAll: keepsAll)
     }
 
-    static var anonymousBytes: Int {
-        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
-        let line = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
-        return (line?.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap { Int($0) } ?? 0)
-            << 10
-    }
-
-    /// Calls `malloc_trim`, which the module map of the C library lacks.
-    private static func giveFreeMemoryBack() {
-        typealias Trim = @convention(c) (Int) -> CInt
-        guard let symbol = dlsym(nil, "malloc_trim") else { return }
-        _ = unsafeBitCast(symbol, to: Trim.self)(0)
-    }
-
     func run() async throws -> Figures {
         defer { try? FileManager.default.removeItem(atPath: self.path) }
         let store = try await LocalStore.open(at: self.path, options: LocalStoreOptions(clock: self.clock))
@@ -189,8 +176,8 @@ private struct LongOutage {
         // What settled in LMDB is compressed.
         #expect(disk.logBytes + disk.lmdbBytes > self.count * 256)
         // What publishing left free would hide what the drain takes.
-        Self.giveFreeMemoryBack()
-        let before = Self.anonymousBytes
+        returnFreeMemory()
+        let before = try #require(anonymousBytes())
         let start = real.now
         let peak = try await self.drain(collector)
         let figures = Figures(
@@ -227,7 +214,7 @@ private struct LongOutage {
             self.clock.advance(by: .seconds(1))
             // A trial takes a few turns of the scheduler.
             try await Task.sleep(for: .milliseconds(2))
-            peak = max(peak, Self.anonymousBytes)
+            peak = max(peak, try #require(anonymousBytes()))
         }
         return peak
     }
@@ -260,7 +247,7 @@ private struct LongOutage {
             let isClosed = collector.forwarder.breaker == .closed
             self.clock.advance(by: .milliseconds(isClosed ? 1 : 200))
             try await Task.sleep(for: .milliseconds(1))
-            peak = max(peak, Self.anonymousBytes)
+            peak = max(peak, try #require(anonymousBytes()))
         }
         while try await collector.stats().waiting > 0 {
             try #require(start.duration(to: .now) < .seconds(600), "it is not recorded")

@@ -89,6 +89,21 @@ private struct ScriptedPeer {
     }
 }
 
+/// What a scripted owner of a store stands on: somebody holds the store, and the script listens in the holder's place.
+private struct OwnersPlace {
+    let listener: LocalListener
+    private let holder: LocalStore
+
+    init(in temporary: TemporaryStore) async throws {
+        var alone = temporary.options
+        alone.sharing = .exclusive
+        self.holder = try await LocalStore.open(at: temporary.path, options: alone)
+        self.listener = try SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false)).listen()
+    }
+
+    func close() async throws { try await self.holder.close() }
+}
+
 /// A script, which may block, on a thread of its own: from its making on, whatever else the test runner has to do.
 private struct Script<Value: Sendable> {
     private let results: AsyncThrowingStream<Value, any Error>
@@ -144,14 +159,9 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
 
     @Test func openingSaysWhyTheOwnerRefuses() async throws {
         let temporary = TemporaryStore()
-        var alone = temporary.options
-        alone.sharing = .exclusive
-        // Something holds the store, and something listens there that speaks another version.
-        let store = try await LocalStore.open(at: temporary.path, options: alone)
-        let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
-        let listener = try place.listen()
+        let place = try await OwnersPlace(in: temporary)
         let refusal = Script {
-            var peer = try ScriptedPeer(comingTo: listener)
+            var peer = try ScriptedPeer(comingTo: place.listener)
             let frame = try #require(try peer.next())
             guard case .greeting(let greeting) = try WireRequest(frame) else { return #expect(Bool(false)) }
             #expect(greeting.versions == Wire.versions && greeting.client != 0)
@@ -160,7 +170,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let error = await #expect(throws: StalkError.self) { try await temporary.open() }
         #expect(error?.code == .unsupported && error?.message.contains("use the same version of Stalk") == true)
         try await refusal.value
-        try await store.close()
+        try await place.close()
         temporary.remove()
     }
 
@@ -202,13 +212,9 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
     /// A process that is stopped keeps its lock and its socket, and says nothing.
     @Test func ownerThatSaysNothingIsReported() async throws {
         let temporary = TemporaryStore()
-        var alone = temporary.options
-        alone.sharing = .exclusive
-        let store = try await LocalStore.open(at: temporary.path, options: alone)
-        let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
-        let listener = try place.listen()
+        let place = try await OwnersPlace(in: temporary)
         let owner = Script {
-            var peer = try ScriptedPeer(comingTo: listener)
+            var peer = try ScriptedPeer(comingTo: place.listener)
             try peer.welcomeWhoGreets()
             var asked: [String] = []
             while let frame = try peer.next() { asked.append("\(try WireRequest(frame))") }
@@ -221,7 +227,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         await client.access.abandon()
         let asked = try await owner.value
         #expect(asked.count == 2 && asked[0].contains("hasQueue") && asked[1] == "ping", "\(asked)")
-        try await store.close()
+        try await place.close()
         temporary.remove()
     }
 
@@ -286,13 +292,9 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
     /// An owner that closes the store gives signs of life to everybody, also to those whom it has not greeted yet.
     @Test func signOfLifeBeforeTheWelcomeIsNone() async throws {
         let temporary = TemporaryStore()
-        var alone = temporary.options
-        alone.sharing = .exclusive
-        let store = try await LocalStore.open(at: temporary.path, options: alone)
-        let place = SharingPlace(try RealDirectory(path: temporary.path, createIfMissing: false))
-        let listener = try place.listen()
+        let place = try await OwnersPlace(in: temporary)
         let owner = Script { () -> [String] in
-            var peer = try ScriptedPeer(comingTo: listener)
+            var peer = try ScriptedPeer(comingTo: place.listener)
             peer.send(.progress(0), call: 0)
             try peer.welcomeWhoGreets { $0.send(.progress(0), call: 0) }
             guard let asked = try peer.next() else { return [] }
@@ -303,7 +305,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         #expect(try await client.hasQueue(QueueName("q")))
         await client.access.abandon()
         #expect(try await owner.value.first?.contains("hasQueue") == true)
-        try await store.close()
+        try await place.close()
         temporary.remove()
     }
 
@@ -314,7 +316,7 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let queue = try store.queue("q")
         for number in 0..<40 { try await queue.publish(Message([UInt8](repeating: UInt8(number), count: 60_000))) }
         let client = try await temporary.open()
-        let before = Self.anonymousMegabytes
+        let before = try #require(anonymousBytes())
         let deaf = try await script {
             var peer = try ScriptedPeer(to: temporary)
             peer.send(.greeting(WireGreeting(client: 7)), call: 1)
@@ -331,18 +333,11 @@ private func script<Value: Sendable>(_ body: @escaping @Sendable () throws -> Va
         let other = try client.queue("other")
         for _ in 0..<100 { try await other.publish(Message("a")) }
         #expect(try await client.stats().queues.count == 2)
-        #expect(Self.anonymousMegabytes - before < 600)
+        #expect(try #require(anonymousBytes()) - before < 600 << 20)
         deaf.end()
         try await client.close()
         try await store.close()
         temporary.remove()
-    }
-
-    /// What this process has in memory, mapped files not counted.
-    private static var anonymousMegabytes: Int {
-        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
-        let line = status.split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
-        return (line.flatMap { Int($0.split(whereSeparator: { $0 == " " || $0 == "\t" })[1]) } ?? 0) / 1024
     }
 
     @Test func conversationIsAsThePageSays() async throws {

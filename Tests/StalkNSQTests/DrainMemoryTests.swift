@@ -2,6 +2,7 @@
 
 internal import FoundationEssentials
 internal import StalkCore
+internal import StalkTesting
 internal import Subprocess
 internal import Testing
 
@@ -64,7 +65,7 @@ internal import Testing
         ) { execution in
             let begun = ContinuousClock.now
             var peak = 0
-            while let now = Self.anonymousBytes(of: execution.processIdentifier.value) {
+            while let now = anonymousBytes(of: execution.processIdentifier.value) {
                 peak = max(peak, now)
                 if begun.duration(to: .now) > .seconds(120) { try execution.send(signal: .kill) }
                 try await ContinuousClock().sleep(for: .milliseconds(5))
@@ -73,13 +74,5 @@ internal import Testing
         }
         try #require(result.terminationStatus == .exited(0), "\(script): \(result.standardError)")
         return (result.closureResult, result.standardOutput)
-    }
-
-    /// `nil` once the process has ended.
-    private static func anonymousBytes(of process: Int32) -> Int? {
-        guard let data = FileManager.default.contents(atPath: "/proc/\(process)/status") else { return nil }
-        let line = String(decoding: data, as: UTF8.self).split(separator: "\n").first { $0.hasPrefix("RssAnon:") }
-        guard let number = line?.split(whereSeparator: { !$0.isNumber }).first else { return nil }
-        return Int(number).map { $0 * 1024 }
     }
 }

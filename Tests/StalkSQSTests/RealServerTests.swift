@@ -144,13 +144,17 @@ struct RealHarness: CollectorHarness {
         try await withThrowingTaskGroup(of: Void.self) { group in
             // moto serves one request at a time.
             let width = kind == .moto ? 6 : 16
-            for (index, check) in CollectorCheck.allCases.filter({ !gaps.contains($0) }).enumerated() {
+            for (index, check) in CollectorCheck.allCases.enumerated() {
                 if index >= width { try await group.next() }
                 group.addTask {
-                    do {
-                        _ = try await CollectorConformance(harness).run(check)
-                    } catch {
-                        Issue.record(error, "\(kind) \(check)")
+                    await withKnownIssue("\(kind) keeps less here", isIntermittent: true) {
+                        do {
+                            _ = try await CollectorConformance(harness).run(check)
+                        } catch {
+                            Issue.record(error, "\(kind) \(check)")
+                        }
+                    } when: {
+                        gaps.contains(check)
                     }
                 }
             }

@@ -107,7 +107,7 @@ struct ForwardingFigures {
         let waiting = queue.map { $0.ready + $0.leased } ?? 0
         let rate = report.isAlive ? report.figures.rate : 0
         self.report = report
-        self.timeToEmpty = waiting == 0 ? .zero : rate == 0 ? nil : .milliseconds(Int64(waiting) * 1000 / Int64(rate))
+        self.timeToEmpty = FailoverStats.timeToEmpty(waiting, rate: rate)
         self.now = now
     }
 
