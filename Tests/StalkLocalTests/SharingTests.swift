@@ -1,5 +1,6 @@
 import Foundation
 import StalkCore
+import StalkPlatform
 import StalkTesting
 import Synchronization
 import Testing
@@ -160,6 +161,14 @@ final class SharedHarness: CollectorHarness {
     }
 }
 
+/// A delivery as its holder tells the next owner of it.
+private func heldLease(_ delivery: Delivery) throws -> HeldLease {
+    guard case .local(_, let sequence, let lease) = delivery.receipt.token else {
+        throw StalkError(.invalidArgument, "The delivery is of no local queue: \(delivery.receipt)")
+    }
+    return HeldLease(sequence: sequence, lease: lease, deadline: BootTime(nanoseconds: .max), collector: 0)
+}
+
 @Suite(.timeLimit(.minutes(5))) struct TakeoverTests {
     @Test(arguments: [false, true]) func theClientGoesOnAsTheOwner(closes: Bool) async throws {
         let shared = try await SharedStore()
@@ -224,6 +233,33 @@ final class SharedHarness: CollectorHarness {
         try await third.close()
         try await shared.client.close()
         shared.temporary.remove()
+    }
+
+    /// A message that its holder had sent back may be with somebody else before the holder finds the next owner.
+    @Test func whatTheLastOwnerEndedIsEndedAlsoWhenItWasTakenAgain() async throws {
+        let temporary = TemporaryStore()
+        let last = try await temporary.open()
+        let queue = try last.queue("q")
+        for body in ["a", "b"] { try await queue.publish(Message(body)) }
+        try await queue.wake()
+        let held = try await queue.take(TakeRequest(max: 2))
+        try await queue.finish(held[0], .release)
+        await last.access.abandon()
+
+        let next = try await temporary.open()
+        let owned = try #require(next.access.owned)
+        owned.core.look { $0.awaitHolders() }
+        let other = try next.queue("q")
+        try await other.wake()
+        #expect(try await other.take(TakeRequest(max: 2)).map(\.text) == ["a"])
+        #expect(try owned.adopt(heldLease(held[0])) == .ended)
+
+        // Nobody came for the other one in time.
+        owned.core.step { engine, now in engine.stopAwaitingHolders(now: now) }
+        #expect(try await other.take(TakeRequest()).map(\.text) == ["b"])
+        #expect(try owned.adopt(heldLease(held[1])) == .lost)
+        try await next.close()
+        temporary.remove()
     }
 
     @Test func callsUnderWayAreCarriedOutOnce() async throws {

@@ -71,8 +71,10 @@ extension Engine {
             return (.ended, actions)
         }
         guard standing.lease == held.lease, !standing.isDead else {
-            // This owner gave it to somebody else, or the last one ended the delivery as its holder had asked.
-            return (standing.lease >= Self.firstLease(of: self.meta.epoch) ? .lost : .ended, actions)
+            // This owner gave it to somebody else, or the last one ended the delivery as its holder had asked. As long
+            // as holders are awaited nothing is given away that may be held: what was ended may have been taken again.
+            let isNewer = standing.lease >= Self.firstLease(of: self.meta.epoch)
+            return (isNewer && !self.isAwaitingHolders ? .lost : .ended, actions)
         }
         if self.entries[held.sequence] == nil, let found { self.addForChange(found) }
         guard let entry = self.entries[held.sequence],
