@@ -1,3 +1,4 @@
+import Foundation
 import Glibc
 import StalkCore
 import Testing
@@ -141,13 +142,15 @@ private func limitFileSize(_ limit: Int) {
 
 /// Puts a descriptor that can't be written to in the place of each one of a file; returns copies of the true ones.
 private func breakDescriptors(of path: String) -> [(descriptor: CInt, copy: CInt)] {
-    let ofFile = (0 as CInt..<64).filter { descriptor in
+    // All of them: descriptors that other tests had open at the moment of the start may be here as well.
+    let open = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+    let ofFile = open.compactMap { CInt($0) }.filter { descriptor in
         var target = [CChar](repeating: 0, count: 4096)
         let count = readlink("/proc/self/fd/\(descriptor)", &target, target.count)
         let name = target.prefix(max(0, count)).map { UInt8(bitPattern: $0) }
         return String(decoding: name, as: UTF8.self) == path
     }
-    let readOnly = open("/dev/null", O_RDONLY)
+    let readOnly = Glibc.open("/dev/null", O_RDONLY)
     return ofFile.map { descriptor in
         let copy = dup(descriptor)
         dup2(readOnly, descriptor)
