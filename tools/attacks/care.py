@@ -163,7 +163,7 @@ def control(context: Context) -> str:
     """A backup whose syncs do nothing says that it is on the disk; after a power cut it must be broken or gone."""
     with Place(context.work / "care") as place:
         patient = Patient(context, place, 0)
-        patient.finish("backup", patient.trial.store, fake_sync(place, "all"))
+        patient.finish("backup", patient.trial.store, fake_sync(place.path, "all"))
         patient.disk.cut_power()
         patient.disk.unmount()
         patient.disk.mount()

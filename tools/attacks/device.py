@@ -174,7 +174,7 @@ def control(context: Context) -> str:
     for index in range(5):
         with Place(context.work / f"blind-{index}") as place:
             bench = Bench(context, place, "ext4", 900 + index)
-            problem = bench.live_and_fail(context.random, fake_sync(place, "errors")) or bench.judge()
+            problem = bench.live_and_fail(context.random, fake_sync(place.path, "errors")) or bench.judge()
             if problem:
                 return f"a second sync succeeds without the data; failed syncs hidden: {problem.split(';')[0]}"
     return ""

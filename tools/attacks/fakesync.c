@@ -1,8 +1,10 @@
-/* For negative controls: syncs that say "done" and do nothing. Loaded with LD_PRELOAD into the process under attack.
+/* Syncs that say "done" and do nothing, for negative controls, or that take long. Loaded with LD_PRELOAD into the process
+ * under attack.
  *
  *   STALK_FAKE_SYNC=all           every sync, of files and of directories; O_DSYNC is dropped as well
  *   STALK_FAKE_SYNC=directories   syncs of directories alone
  *   STALK_FAKE_SYNC=errors        syncs are done, but never fail
+ *   STALK_FAKE_SYNC=slow          syncs of data take 40 ms more
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -33,7 +35,10 @@ static int hidden(int result) { return has_mode("errors") ? 0 : result; }
 
 int fsync(int fd) { return is_faked(fd) ? 0 : hidden(REAL(fsync)(fd)); }
 
-int fdatasync(int fd) { return is_faked(fd) ? 0 : hidden(REAL(fdatasync)(fd)); }
+int fdatasync(int fd) {
+    if (has_mode("slow")) usleep(40000);
+    return is_faked(fd) ? 0 : hidden(REAL(fdatasync)(fd));
+}
 
 int syncfs(int fd) { return fakes_all() ? 0 : REAL(syncfs)(fd); }
 

@@ -239,9 +239,9 @@ class Disk:
         return path
 
 
-def fake_sync(place: Place, mode: str) -> dict:
-    """The environment in which syncs do nothing: those of `all`, or of `directories` alone."""
-    library = place.path / "fakesync.so"
+def fake_sync(directory: Path, mode: str) -> dict:
+    """The environment in which syncs are not what they should be: a mode of fakesync.c, built in a directory."""
+    library = directory / "fakesync.so"
     source = Path(__file__).with_name("fakesync.c")
     run("cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", library, source, "-ldl")
     return {"LD_PRELOAD": str(library), "STALK_FAKE_SYNC": mode}

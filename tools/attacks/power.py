@@ -88,7 +88,7 @@ def control(context: Context) -> str:
     found = []
     for mode, live in [("all", lose_everything), ("directories", lose_names)]:
         with Place(context.work / mode) as place:
-            lost = live(context, place, fake_sync(place, mode))
+            lost = live(context, place, fake_sync(place.path, mode))
         if not lost:
             return ""
         found.append(f"no sync of {'anything' if mode == 'all' else mode}: {lost} lost")

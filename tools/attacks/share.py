@@ -7,11 +7,14 @@ import time
 from pathlib import Path
 
 from attacks.frame import Attack, Context, Outcome
-from attacks.machine import run as execute
+from attacks.machine import fake_sync, run as execute
 from attacks.oracle import Life, Trial
 
 OWNER_EVERY = 2.0
 CLIENT_EVERY = (0.3, 1.2)
+
+# How many of the processes have a slow disk. An owner that waits for it has carried out more than it has answered.
+SLOW_SHARE = 0.5
 
 
 class Crowd:
@@ -22,13 +25,15 @@ class Crowd:
     def __init__(self, context: Context, trial: Trial, env: dict | None = None) -> None:
         self.context = context
         self.trial = trial
-        self.env = env
+        self.env = env or {}
+        self.slow_disk = fake_sync(context.work, "slow")
         self.seed = (context.seed & 0xFFF) << 20
         self.members = [self.start(role) for role in self.ROLES]
 
     def start(self, role: tuple) -> Life:
         self.seed += 1
-        return self.trial.start(self.seed, "--shared", "--durability", "mixed", "--backlog", "600", *role, env=self.env)
+        env = self.env or (self.slow_disk if self.context.random.random() < SLOW_SHARE else {})
+        return self.trial.start(self.seed, "--shared", "--durability", "mixed", "--backlog", "600", *role, env=env)
 
     def kill(self, position: int) -> None:
         """Kills a member and starts another in its place."""
