@@ -17,7 +17,20 @@ package struct ByteReader {
 
     package var remaining: Int { self.buffer.count - self.offset }
 
-    package mutating func read<Number: FixedWidthInteger>(_: Number.Type = Number.self) throws(Truncated) -> Number {
+    // One for each type, as in `ByteWriter`.
+    package mutating func read(_: UInt8.Type = UInt8.self) throws(Truncated) -> UInt8 { try self.next() }
+    package mutating func read(_: UInt16.Type = UInt16.self) throws(Truncated) -> UInt16 { try self.next() }
+    package mutating func read(_: UInt32.Type = UInt32.self) throws(Truncated) -> UInt32 { try self.next() }
+    package mutating func read(_: UInt64.Type = UInt64.self) throws(Truncated) -> UInt64 { try self.next() }
+    package mutating func read(_: Int32.Type = Int32.self) throws(Truncated) -> Int32 { try self.next() }
+    package mutating func read(_: Int64.Type = Int64.self) throws(Truncated) -> Int64 { try self.next() }
+
+    package mutating func read<Number: FixedWidthInteger>(_: Number.Type) throws(Truncated) -> Number {
+        try self.next()
+    }
+
+    @inline(__always)
+    private mutating func next<Number: FixedWidthInteger>() throws(Truncated) -> Number {
         let size = MemoryLayout<Number>.size
         guard self.remaining >= size else { throw Truncated() }
         defer { self.offset += size }

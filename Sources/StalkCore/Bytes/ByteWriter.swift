@@ -19,7 +19,16 @@ package struct ByteWriter: Sendable {
 
     package var count: Int { self.bytes.count }
 
-    package mutating func write<Number: FixedWidthInteger>(_ number: Number) {
+    // One for each type: other modules call a generic one as it is, which looks each step up in the type's witness table.
+    package mutating func write(_ number: UInt8) { self.bytes.append(number) }
+    package mutating func write(_ number: UInt16) { self.put(number) }
+    package mutating func write(_ number: UInt32) { self.put(number) }
+    package mutating func write(_ number: UInt64) { self.put(number) }
+    package mutating func write(_ number: Int32) { self.put(number) }
+    package mutating func write(_ number: Int64) { self.put(number) }
+
+    @inline(__always)
+    private mutating func put(_ number: some FixedWidthInteger) {
         withUnsafeBytes(of: number.littleEndian) { self.bytes.append(contentsOf: $0) }
     }
 
