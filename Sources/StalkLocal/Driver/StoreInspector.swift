@@ -4,7 +4,6 @@ internal import StalkCore
 internal import StalkFiles
 internal import StalkIndex
 internal import StalkWheel
-internal import Synchronization
 
 /// Reads what is in a store without taking it.
 struct StoreInspector: Sendable {
@@ -38,7 +37,7 @@ struct StoreInspector: Sendable {
         guard let sequence = id.sequence else { throw StalkError.noSuchMessage(id) }
         return try await onOwnThread("stalk-look") { () throws(StalkError) in
             let found = try self.consistently {
-                $0.entries[sequence]
+                $0.entries[sequence].map(EntrySnapshot.init)
             } read: { entry throws(StalkError) in
                 if let entry { return entry.status == .gone ? nil : self.stored(entry) }
                 guard let message = try self.core.tables.message(sequence) else { return nil }
@@ -77,7 +76,7 @@ struct StoreInspector: Sendable {
         _ number: UInt32,
         state: MessageState,
         max: Int,
-        _ overlay: [UInt64: Entry],
+        _ overlay: [UInt64: EntrySnapshot],
         _ released: ScheduleKey
     ) throws(StalkError) -> [StoredMessage] {
         let inMemory = overlay.values.filter { $0.queue == number && $0.state == state }
@@ -165,7 +164,7 @@ struct StoreInspector: Sendable {
     private func firstReady() throws(StalkError) -> [QueueName: OrderKey] {
         try self.consistently { engine in
             engine.queues.numbers.map { number in
-                let first = engine.firstInLine(number)
+                let first = engine.firstInLine(number)?.key
                 let queue = engine.queues[number]
                 return (queue.number, queue.name, first, middle: queue.readyInMiddle > 0 ? queue.scanFrom : nil)
             }
@@ -200,7 +199,7 @@ struct StoreInspector: Sendable {
 
     // MARK: Messages as others see them
 
-    private func stored(_ entry: Entry) -> StoredMessage {
+    private func stored(_ entry: EntrySnapshot) -> StoredMessage {
         let message = SettledMessage(standing: entry.standing, content: entry.content)
         return self.stored(message, entry.state ?? (entry.standing.isScheduled ? .delayed : .ready))
     }
@@ -249,7 +248,7 @@ extension Engine {
     }
 }
 
-extension Entry {
+extension EntrySnapshot {
     /// How others see the status; what is on its way to the disk is seen as what it will be.
     var state: MessageState? {
         switch self.status {

@@ -86,33 +86,32 @@ extension Engine {
             let delayed = sequences.filter { self.entries[$0]?.status == .delayed }
             let failed = sequences.filter { self.entries[$0]?.status != .delayed }
             if !delayed.isEmpty { self.stage(.move(at: dueAt, to: 0, messages: delayed), now: now) }
-            for sequence in delayed { self.apply(move: sequence, to: 0, dueAt: dueAt) }
+            self.forEach(delayed) { engine, entry in engine.moveToEnd(entry, of: 0, dueAt: dueAt) }
             if !failed.isEmpty { self.stage(.redrive(at: dueAt, messages: failed), now: now) }
-            for sequence in failed { self.apply(redrive: sequence, dueAt: dueAt) }
+            self.forEach(failed) { engine, entry in engine.redrive(entry, dueAt: dueAt) }
         case .move(let queue):
             let target = self.stageQueue(queue, now: now)
             self.stage(.move(at: dueAt, to: target, messages: sequences), now: now)
-            for sequence in sequences { self.apply(move: sequence, to: target, dueAt: dueAt) }
+            self.forEach(sequences) { engine, entry in engine.moveToEnd(entry, of: target, dueAt: dueAt) }
         case .delete:
             self.stage(.acknowledge(sequences), now: now)
-            for sequence in sequences { self.remove(sequence) }
+            self.forEach(sequences) { engine, entry in engine.remove(entry) }
         }
     }
 
     /// Puts a message at the end of a queue, ready.
     ///
     /// - Parameter target: The queue; 0 is the one where it is, which keeps its attempts.
-    mutating func apply(move sequence: UInt64, to target: UInt32, dueAt: Int64) {
-        guard let entry = self.entries[sequence] else { return }
+    mutating func moveToEnd(_ entry: Entry, of target: UInt32, dueAt: Int64) {
         if let timer = entry.timer { self.wheel.cancel(timer) }
-        self.entries[sequence]?.timer = nil
-        self.entries[sequence]?.standing.key.dueAt = dueAt
-        self.entries[sequence]?.standing.isScheduled = false
-        guard target == 0 else { return self.move(sequence, to: target, diedIn: 0) }
-        self.entries[sequence]?.standing.isDead = false
-        self.setStatus(.ready, of: sequence)
-        self.markDirty(sequence)
-        self.enqueueReady(sequence)
+        entry.timer = nil
+        entry.standing.key.dueAt = dueAt
+        entry.standing.isScheduled = false
+        guard target == 0 else { return self.move(entry, to: target, diedIn: 0) }
+        entry.standing.isDead = false
+        self.setStatus(.ready, of: entry)
+        self.markDirty(entry)
+        self.enqueueReady(entry)
         self.freedQueues.insert(entry.queue)
     }
 
@@ -142,16 +141,15 @@ extension Engine {
     /// Puts a message that only LMDB knows into memory, to be changed, as what it is counted.
     mutating func addForChange(_ message: SettledMessage) {
         let standing = message.standing
-        let sequence = standing.key.sequence
         if self.isWaiting(standing) {
-            if let timer = self.settledTimers.removeValue(forKey: sequence) { self.wheel.cancel(timer) }
+            if let timer = self.settledTimers.removeValue(forKey: standing.key.sequence) { self.wheel.cancel(timer) }
             self.addLoaded(message, status: .delayed)
         } else {
-            self.addLoaded(message, status: standing.isDead ? .dead : .ready)
+            let entry = self.addLoaded(message, status: standing.isDead ? .dead : .ready)
             guard standing.isScheduled, standing.key.scheduleKey > self.meta.releasedThrough else { return }
             // The next checkpoint takes it out of the schedule.
             self.queues[standing.queue].releasedAhead -= 1
-            self.markDirty(sequence)
+            self.markDirty(entry)
         }
     }
 }

@@ -81,8 +81,7 @@ extension Engine {
         meta.storeTime = now.milliseconds
         let sequences = self.dirty
         self.dirty = []
-        for sequence in sequences { self.releaseIfOvertaken(sequence) }
-        let changes = sequences.compactMap { self.freeze($0) }
+        let changes = sequences.compactMap { self.entries[$0].flatMap { self.freeze($0) } }
         let queues = self.queues.numbers.compactMap { number -> SettledQueue? in
             guard self.queues[number].isDirty else { return nil }
             self.queues[number].isDirty = false
@@ -93,22 +92,22 @@ extension Engine {
 
     /// A message that is on its way to the disk, and that LMDB will hold as released since everything due by then was, must be
     /// ready when it is visible.
-    private mutating func releaseIfOvertaken(_ sequence: UInt64) {
-        guard let entry = self.entries[sequence], entry.status == .staged, entry.standing.isScheduled,
-            entry.key.scheduleKey <= self.meta.releasedThrough
+    private mutating func releaseIfOvertaken(_ entry: Entry) {
+        guard entry.status == .staged, entry.standing.isScheduled, entry.key.scheduleKey <= self.meta.releasedThrough
         else { return }
         self.queues[entry.queue].count(entry, as: .staged, by: -1)
-        self.entries[sequence]?.standing.isScheduled = false
-        if let released = self.entries[sequence] { self.queues[entry.queue].count(released, as: .staged, by: 1) }
+        entry.standing.isScheduled = false
+        self.queues[entry.queue].count(entry, as: .staged, by: 1)
     }
 
-    private mutating func freeze(_ sequence: UInt64) -> SettleChange? {
-        guard let entry = self.entries[sequence], entry.isDirty else { return nil }
-        self.entries[sequence]?.isDirty = false
+    private mutating func freeze(_ entry: Entry) -> SettleChange? {
+        self.releaseIfOvertaken(entry)
+        guard entry.isDirty else { return nil }
+        entry.isDirty = false
         self.dirtyCount -= 1
-        self.entries[sequence]?.isSettling = true
+        entry.isSettling = true
         return SettleChange(
-            sequence: sequence,
+            sequence: entry.sequence,
             before: entry.settled,
             after: entry.status == .gone ? nil : entry.standing,
             content: entry.settled == nil ? entry.content : nil
@@ -150,11 +149,10 @@ extension Engine {
         var forgotten: Set<UInt32> = []
         // From the last one to the first, so that the head of a queue is what stays.
         for change in changes.reversed() {
-            guard var entry = self.entries[change.sequence] else { continue }
+            guard let entry = self.entries[change.sequence] else { continue }
             entry.isSettling = false
             if change.before == nil, entry.settled == nil { self.noteSettled(ifAlive: entry) }
             entry.settled = change.after?.place
-            self.entries[change.sequence] = entry
             self.forget(entry, &forgotten, &actions)
         }
         for number in forgotten { self.dropForgottenKeys(number) }
@@ -168,13 +166,13 @@ extension Engine {
         self.isCheckpointing = false
         self.isCheckpointFailing = true
         for change in batch.changes {
-            self.entries[change.sequence]?.isSettling = false
             guard let entry = self.entries[change.sequence] else { continue }
+            entry.isSettling = false
             if entry.status == .gone, entry.settled == nil {
                 if entry.isDirty { self.dirtyCount -= 1 }
                 self.entries[change.sequence] = nil
             } else {
-                self.markDirty(change.sequence)
+                self.markDirty(entry)
             }
         }
         for queue in batch.queues { self.queues[queue.number].isDirty = true }

@@ -116,7 +116,7 @@ extension Engine {
         guard !redrivable.isEmpty else { return (.success(0), actions) }
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
         self.stage(.redrive(at: self.lastReadyAt, messages: redrivable), now: now)
-        for sequence in redrivable { self.apply(redrive: sequence, dueAt: self.lastReadyAt) }
+        self.forEach(redrivable) { engine, entry in engine.redrive(entry, dueAt: engine.lastReadyAt) }
         actions.wakesLog = true
         self.serveFreedQueues(now: now, &actions)
         return (.success(redrivable.count), actions)
@@ -134,19 +134,19 @@ extension Engine {
         return entry.status == .dead || entry.status == .ready && entry.standing.diedIn != 0
     }
 
-    mutating func apply(redrive sequence: UInt64, dueAt: Int64) {
-        guard let entry = self.entries[sequence] else { return }
+    mutating func redrive(_ entry: Entry, dueAt: Int64) {
         let target = entry.standing.diedIn == 0 ? entry.queue : entry.standing.diedIn
-        self.entries[sequence]?.standing.key.dueAt = dueAt
+        entry.standing.key.dueAt = dueAt
         self.freedQueues.insert(entry.queue)
-        self.move(sequence, to: target, diedIn: 0)
+        self.move(entry, to: target, diedIn: 0)
     }
 
     /// What memory says of the messages of a queue; it overrides what LMDB says.
-    func overlay(of number: UInt32) -> [UInt64: Entry] {
-        self.entries.filter { entry in
+    func overlay(of number: UInt32) -> [UInt64: EntrySnapshot] {
+        self.entries.compactMapValues { entry in
             // What a checkpoint writes at this moment may stand in LMDB where it was.
-            entry.value.queue == number || entry.value.settled?.queue == number || entry.value.isSettling
+            let isConcerned = entry.queue == number || entry.settled?.queue == number || entry.isSettling
+            return isConcerned ? EntrySnapshot(entry) : nil
         }
     }
 

@@ -62,22 +62,22 @@ extension Engine {
         let outcomes = completions.map { completion -> FinishOutcome in
             switch self.leased(completion.receipt, of: queue, for: completion.disposition) {
             case .failure(let refusal): return refusal.outcome
-            case .success(let sequence):
+            case .success(let entry):
                 guard self.hasRoom(for: completion.disposition, alsoStaged: 9 * (acknowledged.count + released.count))
                 else { return .refused(self.noRoom(for: completion.disposition)) }
                 switch completion.disposition {
                 case .acknowledge:
-                    acknowledged.append(sequence)
-                    self.endAcknowledged(sequence)
+                    acknowledged.append(entry.sequence)
+                    self.endAcknowledged(entry)
                 case .acknowledgeAndPublish(let messages):
-                    self.acknowledge(sequence, publishing: messages, now: now, wall: wall)
+                    self.acknowledge(entry, publishing: messages, now: now, wall: wall)
                 case .release:
-                    released.append(sequence)
-                    self.endReleased(sequence, &actions)
+                    released.append(entry.sequence)
+                    self.endReleased(entry)
                 case .retry(let delay, let reason):
-                    self.retry(sequence, after: delay, reason: reason, now: now, wall: wall, &actions)
+                    self.retry(entry, after: delay, reason: reason, now: now, wall: wall, &actions)
                 case .deadLetter(let reason):
-                    self.deadLetter(sequence, reason: reason, to: errorQueue, now: now, wall: wall)
+                    self.deadLetter(entry, reason: reason, to: errorQueue, now: now, wall: wall)
                 }
                 return .done
             }
@@ -100,17 +100,10 @@ extension Engine {
         let outcomes = receipts.map { receipt -> FinishOutcome in
             switch self.leased(receipt, of: queue, for: nil) {
             case .failure(let refusal): return refusal.outcome
-            case .success(let sequence):
-                guard let entry = self.entries[sequence] else { return .notInMemory(sequence) }
+            case .success(let entry):
                 if let timer = entry.timer { self.wheel.cancel(timer) }
-                let timer = self.addTimer(
-                    .lease,
-                    queue: entry.queue,
-                    key: sequence,
-                    deadline: deadline,
-                    &actions
-                )
-                self.entries[sequence]?.timer = timer
+                let (queue, sequence) = (entry.queue, entry.sequence)
+                entry.timer = self.addTimer(.lease, queue: queue, key: sequence, deadline: deadline, &actions)
                 return .done
             }
         }
@@ -126,7 +119,7 @@ extension Engine {
         _ receipt: Receipt,
         of queue: QueueName,
         for disposition: Disposition?
-    ) -> Result<UInt64, Refusal> {
+    ) -> Result<Entry, Refusal> {
         guard case .local(let store, let sequence, let lease) = receipt.token, store == self.meta.store,
             sequence < self.meta.nextSequence
         else { return .failure(Refusal(outcome: .refused(.foreignReceipt(receipt, "another store")))) }
@@ -137,7 +130,7 @@ extension Engine {
             let issuer = "the queue \(self.queues[entry.queue].name)"
             return .failure(Refusal(outcome: .refused(.foreignReceipt(receipt, issuer))))
         }
-        if entry.status == .leased, entry.lease == lease { return .success(sequence) }
+        if entry.status == .leased, entry.lease == lease { return .success(entry) }
         if entry.status == .gone, disposition == .acknowledge { return .failure(Refusal(outcome: .done)) }
         return .failure(Refusal(outcome: .refused(.staleReceipt(MessageID(sequence: sequence)))))
     }
@@ -169,41 +162,41 @@ extension Engine {
         )
     }
 
-    private mutating func endAcknowledged(_ sequence: UInt64) {
-        self.endLease(of: sequence)
-        self.remove(sequence)
+    private mutating func endAcknowledged(_ entry: Entry) {
+        self.endLease(of: entry)
+        self.remove(entry)
     }
 
     private mutating func acknowledge(
-        _ sequence: UInt64,
+        _ entry: Entry,
         publishing messages: [OutgoingMessage],
         now: Moment,
         wall: Int64
     ) {
         // All of it goes into one frame, which is there as a whole or not at all.
-        self.stage(.acknowledge([sequence]), now: now)
-        self.endAcknowledged(sequence)
+        self.stage(.acknowledge([entry.sequence]), now: now)
+        self.endAcknowledged(entry)
         for outgoing in messages {
             self.stageQueue(outgoing.queue, now: now)
             self.stage(outgoing.message, to: outgoing.queue, publishedAt: wall, now: now)
         }
     }
 
-    private mutating func endReleased(_ sequence: UInt64, _ actions: inout Actions) {
-        self.endLease(of: sequence)
-        self.uncountAttempt(of: sequence)
-        self.enqueueReady(sequence)
+    private mutating func endReleased(_ entry: Entry) {
+        self.endLease(of: entry)
+        self.uncountAttempt(of: entry)
+        self.enqueueReady(entry)
     }
 
-    mutating func uncountAttempt(of sequence: UInt64) {
-        guard let attempts = self.entries[sequence]?.standing.attempts, attempts > 0 else { return }
-        self.entries[sequence]?.standing.attempts = attempts - 1
-        self.entries[sequence]?.standing.lease = 0
-        self.markDirty(sequence)
+    mutating func uncountAttempt(of entry: Entry) {
+        guard entry.standing.attempts > 0 else { return }
+        entry.standing.attempts -= 1
+        entry.standing.lease = 0
+        self.markDirty(entry)
     }
 
     private mutating func retry(
-        _ sequence: UInt64,
+        _ entry: Entry,
         after delay: Duration,
         reason: String,
         now: Moment,
@@ -212,32 +205,31 @@ extension Engine {
     ) {
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
         let record = RetryRecord(
-            sequence: sequence,
+            sequence: entry.sequence,
             failedAt: wall,
             dueAt: delay > .zero ? now.later(by: delay) : self.lastReadyAt,
             reason: reason.cut(toBytes: FailureRecord.maxReasonBytes)
         )
         self.stage(.retry(record), now: now)
-        self.endLease(of: sequence)
-        self.apply(record, isScheduled: delay > .zero, &actions)
+        self.endLease(of: entry)
+        self.apply(record, to: entry, isScheduled: delay > .zero, &actions)
     }
 
     /// Puts a message that failed in line again, at its due time.
-    mutating func apply(_ record: RetryRecord, isScheduled: Bool, _ actions: inout Actions) {
-        let sequence = record.sequence
-        self.noteFailure(of: sequence, at: record.failedAt, reason: record.reason)
-        self.entries[sequence]?.standing.key.dueAt = record.dueAt
-        self.entries[sequence]?.standing.isScheduled = isScheduled
+    mutating func apply(_ record: RetryRecord, to entry: Entry, isScheduled: Bool, _ actions: inout Actions) {
+        self.noteFailure(of: entry, at: record.failedAt, reason: record.reason)
+        entry.standing.key.dueAt = record.dueAt
+        entry.standing.isScheduled = isScheduled
         if isScheduled {
-            self.setStatus(.delayed, of: sequence)
-            self.startDelay(of: sequence, &actions)
+            self.setStatus(.delayed, of: entry)
+            self.startDelay(of: entry, &actions)
         } else {
-            self.enqueueReady(sequence)
+            self.enqueueReady(entry)
         }
     }
 
     private mutating func deadLetter(
-        _ sequence: UInt64,
+        _ entry: Entry,
         reason: String,
         to errorQueue: QueueName?,
         now: Moment,
@@ -246,55 +238,51 @@ extension Engine {
         let target = errorQueue.map { self.stageQueue($0, now: now) } ?? 0
         self.lastReadyAt = max(self.lastReadyAt, now.milliseconds)
         let record = DeadLetterRecord(
-            sequence: sequence,
+            sequence: entry.sequence,
             failedAt: wall,
             dueAt: self.lastReadyAt,
-            target: target == self.entries[sequence]?.queue ? 0 : target,
+            target: target == entry.queue ? 0 : target,
             reason: reason.cut(toBytes: FailureRecord.maxReasonBytes)
         )
         self.stage(.deadLetter(record), now: now)
-        self.endLease(of: sequence)
-        self.apply(record)
+        self.endLease(of: entry)
+        self.apply(record, to: entry)
     }
 
     /// Sets a message aside: dead in its own queue, or ready in a named error queue.
-    mutating func apply(_ record: DeadLetterRecord) {
-        let sequence = record.sequence
-        guard let entry = self.entries[sequence] else { return }
-        self.noteFailure(of: sequence, at: record.failedAt, reason: record.reason)
-        self.entries[sequence]?.standing.key.dueAt = record.dueAt
-        self.entries[sequence]?.standing.isScheduled = false
+    mutating func apply(_ record: DeadLetterRecord, to entry: Entry) {
+        self.noteFailure(of: entry, at: record.failedAt, reason: record.reason)
+        entry.standing.key.dueAt = record.dueAt
+        entry.standing.isScheduled = false
         guard record.target != 0 else {
-            self.entries[sequence]?.standing.isDead = true
-            self.setStatus(.dead, of: sequence)
+            entry.standing.isDead = true
+            self.setStatus(.dead, of: entry)
             return
         }
-        self.move(sequence, to: record.target, diedIn: entry.queue)
+        self.move(entry, to: record.target, diedIn: entry.queue)
     }
 
     /// Moves a message that nobody holds to the end of another queue, ready, its attempts counted from zero.
     ///
     /// Who waits there is served at the end of the step, when all of it is done.
-    mutating func move(_ sequence: UInt64, to target: UInt32, diedIn: UInt32) {
-        self.setStatus(.gone, of: sequence)
-        self.entries[sequence]?.standing.queue = target
-        self.entries[sequence]?.standing.diedIn = diedIn
-        self.entries[sequence]?.standing.isDead = false
-        self.entries[sequence]?.standing.attempts = 0
-        self.entries[sequence]?.standing.lease = 0
-        self.setStatus(.ready, of: sequence)
-        self.markDirty(sequence)
-        self.enqueueReady(sequence)
+    mutating func move(_ entry: Entry, to target: UInt32, diedIn: UInt32) {
+        self.setStatus(.gone, of: entry)
+        entry.standing.queue = target
+        entry.standing.diedIn = diedIn
+        entry.standing.isDead = false
+        entry.standing.attempts = 0
+        entry.standing.lease = 0
+        self.setStatus(.ready, of: entry)
+        self.markDirty(entry)
+        self.enqueueReady(entry)
         self.freedQueues.insert(target)
     }
 
-    private mutating func noteFailure(of sequence: UInt64, at time: Int64, reason: String) {
-        guard let standing = self.entries[sequence]?.standing else { return }
-        let failure = FailureRecord(attempt: standing.attempts, at: time, reason: reason)
-        let kept = standing.failures.suffix(FailureRecord.maxKept - 1)
-        self.entries[sequence]?.standing.failures = kept + [failure]
-        self.entries[sequence]?.standing.lease = 0
-        self.markDirty(sequence)
+    private mutating func noteFailure(of entry: Entry, at time: Int64, reason: String) {
+        let failure = FailureRecord(attempt: entry.standing.attempts, at: time, reason: reason)
+        entry.standing.failures = entry.standing.failures.suffix(FailureRecord.maxKept - 1) + [failure]
+        entry.standing.lease = 0
+        self.markDirty(entry)
     }
 
     /// Uses what finishing set free: room in the collectors, messages that are ready again.

@@ -131,12 +131,12 @@ extension Engine {
     mutating func makeVisible(_ entry: Entry, now: Moment, _ actions: inout Actions) {
         // What fell due while it was on its way to the disk is released like everything else that was due by then.
         if entry.standing.isScheduled, entry.key.scheduleKey > self.meta.releasedThrough {
-            self.setStatus(.delayed, of: entry.sequence)
-            self.startDelay(of: entry.sequence, &actions)
+            self.setStatus(.delayed, of: entry)
+            self.startDelay(of: entry, &actions)
         } else {
-            self.setStatus(.ready, of: entry.sequence)
-            self.entries[entry.sequence]?.standing.isScheduled = false
-            self.enqueueReady(entry.sequence)
+            self.setStatus(.ready, of: entry)
+            entry.standing.isScheduled = false
+            self.enqueueReady(entry)
         }
     }
 }

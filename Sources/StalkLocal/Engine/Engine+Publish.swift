@@ -180,7 +180,7 @@ extension Engine {
             extensions: record.extensions,
             body: record.body
         )
-        var entry = Entry(standing: standing, content: content, status: .staged)
+        let entry = Entry(standing: standing, content: content, status: .staged)
         entry.isDirty = true
         self.entries[record.sequence] = entry
         self.dirty.append(record.sequence)

@@ -24,10 +24,10 @@ extension Engine {
         let standing = message.standing
         let isReleased = !standing.isScheduled || standing.key.scheduleKey <= self.meta.releasedThrough
         let status: Entry.Status = standing.isDead ? .dead : isReleased ? .ready : .delayed
-        self.addLoaded(message, status: status)
+        let entry = self.addLoaded(message, status: status)
         guard status == .delayed else { return }
         var actions = Actions()
-        self.startDelay(of: standing.key.sequence, &actions)
+        self.startDelay(of: entry, &actions)
     }
 
     /// Replays one record.
@@ -58,46 +58,43 @@ extension Engine {
                 // Numbered as they were when they were given.
                 let lease = self.nextLease
                 self.nextLease += 1
-                guard try self.isAlive(sequence) else { continue }
-                self.makeReadyForReplay(sequence)
-                self.countAttempt(of: sequence, lease: lease)
+                guard let entry = try self.alive(sequence) else { continue }
+                self.makeReadyForReplay(entry)
+                self.countAttempt(of: entry, lease: lease)
             }
         case .acknowledge(let sequences):
             for sequence in sequences {
-                guard try self.isAlive(sequence) else { continue }
-                self.remove(sequence)
+                if let entry = try self.alive(sequence) { self.remove(entry) }
             }
         case .release(let sequences):
             for sequence in sequences {
-                guard try self.isAlive(sequence) else { continue }
-                self.uncountAttempt(of: sequence)
+                if let entry = try self.alive(sequence) { self.uncountAttempt(of: entry) }
             }
         case .retry(let record):
-            guard try self.isAlive(record.sequence) else { break }
-            self.makeReadyForReplay(record.sequence)
+            guard let entry = try self.alive(record.sequence) else { break }
+            self.makeReadyForReplay(entry)
             // One without a delay was ready at once; when everything due by then is released, so is it.
             let key = ScheduleKey(dueAt: record.dueAt, sequence: record.sequence)
-            self.apply(record, isScheduled: key > self.meta.releasedThrough, &actions)
+            self.apply(record, to: entry, isScheduled: key > self.meta.releasedThrough, &actions)
         case .deadLetter(let record):
-            guard try self.isAlive(record.sequence) else { break }
+            guard let entry = try self.alive(record.sequence) else { break }
             guard record.target == 0 || self.queues.contains(record.target) else {
                 throw Self.contradiction("message \(record.sequence) died into queue number \(record.target)")
             }
-            self.makeReadyForReplay(record.sequence)
-            self.apply(record)
+            self.makeReadyForReplay(entry)
+            self.apply(record, to: entry)
         case .redrive(let dueAt, let sequences):
             for sequence in sequences {
-                guard try self.isAlive(sequence) else { continue }
-                self.makeReadyForReplay(sequence)
-                self.apply(redrive: sequence, dueAt: dueAt)
+                guard let entry = try self.alive(sequence) else { continue }
+                self.makeReadyForReplay(entry)
+                self.redrive(entry, dueAt: dueAt)
             }
         case .move(let dueAt, let target, let sequences):
             guard target == 0 || self.queues.contains(target) else {
                 throw Self.contradiction("messages were moved to queue number \(target)")
             }
             for sequence in sequences {
-                guard try self.isAlive(sequence) else { continue }
-                self.apply(move: sequence, to: target, dueAt: dueAt)
+                if let entry = try self.alive(sequence) { self.moveToEnd(entry, of: target, dueAt: dueAt) }
             }
         case .call(let record): self.meta.calls.note(record)
         }
@@ -105,22 +102,22 @@ extension Engine {
     }
 
     /// A message that the log handed out or moved had been released, whatever its delay.
-    private mutating func makeReadyForReplay(_ sequence: UInt64) {
-        guard let entry = self.entries[sequence], entry.status == .delayed else { return }
+    private mutating func makeReadyForReplay(_ entry: Entry) {
+        guard entry.status == .delayed else { return }
         if let timer = entry.timer { self.wheel.cancel(timer) }
-        self.entries[sequence]?.timer = nil
-        self.entries[sequence]?.standing.isScheduled = false
-        self.setStatus(.ready, of: sequence)
-        self.enqueueReady(sequence)
+        entry.timer = nil
+        entry.standing.isScheduled = false
+        self.setStatus(.ready, of: entry)
+        self.enqueueReady(entry)
     }
 
-    /// Whether there is a message that a record can change; one that was set aside is passed over.
-    private func isAlive(_ sequence: UInt64) throws(StalkError) -> Bool {
-        if self.setAside.contains(sequence) { return false }
+    /// The message that a record changes; `nil` for one that was set aside, which is passed over.
+    private func alive(_ sequence: UInt64) throws(StalkError) -> Entry? {
+        if self.setAside.contains(sequence) { return nil }
         guard let entry = self.entries[sequence], entry.status != .gone else {
             throw Self.contradiction("message \(sequence) does not exist")
         }
-        return true
+        return entry
     }
 
     private static func contradiction(_ what: String) -> StalkError {

@@ -39,10 +39,9 @@ extension Engine {
     }
 
     /// Lets a delayed message of memory wait for its time.
-    mutating func startDelay(of sequence: UInt64, _ actions: inout Actions) {
-        guard let entry = self.entries[sequence] else { return }
-        let timer = self.addTimer(.due, queue: entry.queue, key: sequence, deadline: entry.key.dueAt, &actions)
-        self.entries[sequence]?.timer = timer
+    mutating func startDelay(of entry: Entry, _ actions: inout Actions) {
+        let (queue, key) = (entry.queue, entry.key)
+        entry.timer = self.addTimer(.due, queue: queue, key: key.sequence, deadline: key.dueAt, &actions)
     }
 
     /// Fires what is due, at the bounded rate, and says what to read from LMDB and when to look again.
@@ -65,7 +64,7 @@ extension Engine {
             // What LMDB calls released is not that far: those must be taken out of the schedule there one by one.
             for timer in due where timer.tag & TimerKind.mask == TimerKind.due.rawValue {
                 guard let entry = self.entries[timer.key] else { continue }
-                if entry.isSettling || entry.settled?.isScheduled ?? false { self.markDirty(timer.key) }
+                if entry.isSettling || entry.settled?.isScheduled ?? false { self.markDirty(entry) }
             }
         }
         self.serveFreedQueues(now: now, &actions)
@@ -82,9 +81,9 @@ extension Engine {
         let queue = timer.tag & ~TimerKind.mask
         switch TimerKind(rawValue: timer.tag & TimerKind.mask) {
         case .lease:
-            self.expireLease(of: timer.key)
+            if let entry = self.entries[timer.key] { self.expireLease(of: entry) }
         case .due:
-            self.release(timer.key)
+            if let entry = self.entries[timer.key] { self.release(entry) }
         case .settledDue:
             self.releaseSettled(timer, queue: queue)
         case .taker:
@@ -94,24 +93,24 @@ extension Engine {
         }
     }
 
-    mutating func expireLease(of sequence: UInt64) {
-        guard self.entries[sequence]?.status == .leased else { return }
-        self.endLease(of: sequence)
-        self.enqueueReady(sequence)
+    mutating func expireLease(of entry: Entry) {
+        guard entry.status == .leased else { return }
+        self.endLease(of: entry)
+        self.enqueueReady(entry)
     }
 
     /// The time of a delayed message of memory has come.
-    private mutating func release(_ sequence: UInt64) {
-        guard let entry = self.entries[sequence], entry.status == .delayed else { return }
-        self.entries[sequence]?.timer = nil
-        self.entries[sequence]?.standing.isScheduled = false
-        self.setStatus(.ready, of: sequence)
-        self.enqueueReady(sequence)
+    private mutating func release(_ entry: Entry) {
+        guard entry.status == .delayed else { return }
+        entry.timer = nil
+        entry.standing.isScheduled = false
+        self.setStatus(.ready, of: entry)
+        self.enqueueReady(entry)
         self.freedQueues.insert(entry.queue)
         // The schedule in LMDB holds it, or soon will, and was not read that far: unless it is taken out there, it would be
         // released a second time.
         let isInSchedule = entry.isSettling || entry.settled?.isScheduled ?? false
-        if isInSchedule, entry.key.scheduleKey > self.fedThrough { self.markDirty(sequence) }
+        if isInSchedule, entry.key.scheduleKey > self.fedThrough { self.markDirty(entry) }
     }
 
     /// The time of a delayed message that only LMDB knows has come: it becomes part of the middle.

@@ -111,30 +111,30 @@ extension Engine {
     }
 
     /// Takes the messages that are first in line out of line, leased, their leases still to be dated.
-    private mutating func takeReady(_ number: UInt32, upTo limit: Int, bytes maxBytes: Int) -> [UInt64] {
-        var taken: [UInt64] = []
+    private mutating func takeReady(_ number: UInt32, upTo limit: Int, bytes maxBytes: Int) -> [Entry] {
+        var taken: [Entry] = []
         var bytes = 0
-        while taken.count < limit, let key = self.firstInLine(number) {
-            if self.queues[number].readyInMiddle > 0, key >= self.queues[number].scanFrom { break }
-            bytes += self.entries[key.sequence]?.content.byteCount ?? 0
+        while taken.count < limit, let entry = self.firstInLine(number) {
+            if self.queues[number].readyInMiddle > 0, entry.key >= self.queues[number].scanFrom { break }
+            bytes += entry.content.byteCount
             if bytes > maxBytes, !taken.isEmpty { break }
             self.queues[number].removeFirst()
             // Leased at once: a key may stand in line twice, when its message was forgotten and loaded again.
-            self.setStatus(.leased, of: key.sequence)
-            if self.isAwaitingHolders, let entry = self.entries[key.sequence], self.mayBeHeld(entry.standing) {
-                self.awaited.insert(key.sequence)
+            self.setStatus(.leased, of: entry)
+            if self.isAwaitingHolders, self.mayBeHeld(entry.standing) {
+                self.awaited.insert(entry.sequence)
                 continue
             }
-            taken.append(key.sequence)
+            taken.append(entry)
         }
         return taken
     }
 
     /// The message of memory that is first in line; keys whose message has moved on meanwhile are passed over.
-    mutating func firstInLine(_ number: UInt32) -> OrderKey? {
+    mutating func firstInLine(_ number: UInt32) -> Entry? {
         while let key = self.queues[number].first {
             if let entry = self.entries[key.sequence], entry.status == .ready, entry.key == key, entry.queue == number {
-                return key
+                return entry
             }
             self.queues[number].removeFirst()
         }
@@ -142,25 +142,23 @@ extension Engine {
     }
 
     /// Leases messages to a taker, who gets them once their attempts are safe.
-    private mutating func deliver(_ sequences: [UInt64], to taker: Taker, now: Moment, _ actions: inout Actions) {
+    private mutating func deliver(_ entries: [Entry], to taker: Taker, now: Moment, _ actions: inout Actions) {
         let deadline = now.later(by: taker.lease)
         var deliveries: [Delivery] = []
-        deliveries.reserveCapacity(sequences.count)
-        self.stage(.take(sequences), now: now)
-        for sequence in sequences {
+        deliveries.reserveCapacity(entries.count)
+        self.stage(.take(entries.map(\.sequence)), now: now)
+        for entry in entries {
             let lease = self.nextLease
             self.nextLease += 1
-            guard let queue = self.entries[sequence]?.queue else { continue }
-            let timer = self.addTimer(.lease, queue: queue, key: sequence, deadline: deadline, &actions)
-            self.countAttempt(of: sequence, lease: lease)
-            self.entries[sequence]?.lease = lease
-            self.entries[sequence]?.holder = taker.collector
-            self.entries[sequence]?.timer = timer
-            guard let entry = self.entries[sequence] else { continue }
+            let sequence = entry.sequence
+            self.countAttempt(of: entry, lease: lease)
+            entry.lease = lease
+            entry.holder = taker.collector
+            entry.timer = self.addTimer(.lease, queue: entry.queue, key: sequence, deadline: deadline, &actions)
             deliveries.append(
                 Delivery(
                     id: MessageID(sequence: sequence),
-                    queue: self.queues[queue].name,
+                    queue: self.queues[entry.queue].name,
                     body: entry.content.body,
                     headers: entry.content.headers,
                     attempt: Int(entry.standing.attempts),
@@ -178,23 +176,23 @@ extension Engine {
     }
 
     /// Counts one more attempt; from now on the message stands among the ready ones, not in the schedule.
-    mutating func countAttempt(of sequence: UInt64, lease: UInt64) {
-        self.entries[sequence]?.standing.attempts += 1
-        self.entries[sequence]?.standing.lease = lease
-        self.entries[sequence]?.standing.isScheduled = false
-        self.markDirty(sequence)
+    mutating func countAttempt(of entry: Entry, lease: UInt64) {
+        entry.standing.attempts += 1
+        entry.standing.lease = lease
+        entry.standing.isScheduled = false
+        self.markDirty(entry)
     }
 
     /// Gives a leased message back to the line, at its old place.
-    mutating func endLease(of sequence: UInt64) {
-        guard let entry = self.entries[sequence], entry.status == .leased else { return }
+    mutating func endLease(of entry: Entry) {
+        guard entry.status == .leased else { return }
         if let timer = entry.timer { self.wheel.cancel(timer) }
         self.collectors[entry.holder]?.inFlight -= 1
         self.freedQueues.insert(entry.queue)
-        self.entries[sequence]?.timer = nil
-        self.entries[sequence]?.lease = 0
-        self.entries[sequence]?.holder = 0
-        self.setStatus(.ready, of: sequence)
+        entry.timer = nil
+        entry.lease = 0
+        entry.holder = 0
+        self.setStatus(.ready, of: entry)
     }
 }
 
@@ -309,19 +307,16 @@ extension Engine {
     }
 
     /// Puts a settled message into memory; its figures stand in the queue already.
-    mutating func addLoaded(_ message: SettledMessage, status: Entry.Status) {
+    @discardableResult
+    mutating func addLoaded(_ message: SettledMessage, status: Entry.Status) -> Entry {
         var standing = message.standing
         if status == .ready { standing.isScheduled = false }
-        let sequence = standing.key.sequence
-        self.entries[sequence] = Entry(
-            standing: standing,
-            content: message.content,
-            status: status,
-            settled: message.standing.place
-        )
-        guard status == .ready else { return }
+        let entry = Entry(standing: standing, content: message.content, status: status, settled: message.standing.place)
+        self.entries[entry.sequence] = entry
+        guard status == .ready else { return entry }
         self.queues[standing.queue].readyInMemory += 1
-        self.enqueueReady(sequence)
+        self.enqueueReady(entry)
+        return entry
     }
 
     /// LMDB holds fewer ready messages than were counted, for instance since one was set aside: the count is mended.

@@ -36,8 +36,8 @@ extension Engine {
         var actions = Actions()
         guard self.isAwaitingHolders else { return actions }
         self.isAwaitingHolders = false
-        for sequence in self.awaited.sorted() where self.entries[sequence]?.lease == 0 {
-            self.expireLease(of: sequence)
+        self.forEach(self.awaited.sorted()) { engine, entry in
+            if entry.lease == 0 { engine.expireLease(of: entry) }
         }
         self.awaited = []
         self.serveFreedQueues(now: now, &actions)
@@ -81,13 +81,12 @@ extension Engine {
             entry.status == .ready || self.awaited.contains(held.sequence),
             deadline > self.wheel.now
         else { return (.lost, actions) }
-        if entry.status == .leased { self.endLease(of: held.sequence) }
+        if entry.status == .leased { self.endLease(of: entry) }
         self.awaited.remove(held.sequence)
-        self.setStatus(.leased, of: held.sequence)
-        let timer = self.addTimer(.lease, queue: entry.queue, key: held.sequence, deadline: deadline, &actions)
-        self.entries[held.sequence]?.lease = held.lease
-        self.entries[held.sequence]?.holder = held.collector
-        self.entries[held.sequence]?.timer = timer
+        self.setStatus(.leased, of: entry)
+        entry.lease = held.lease
+        entry.holder = held.collector
+        entry.timer = self.addTimer(.lease, queue: entry.queue, key: held.sequence, deadline: deadline, &actions)
         self.collectors[held.collector]?.inFlight += 1
         return (.adopted, actions)
     }
@@ -99,7 +98,7 @@ extension Engine {
         // Most hold nothing when they go; of one that was forgotten before it is not known.
         if collectors.contains(where: { self.collectors[$0].map { $0.inFlight > 0 } ?? true }) {
             let held = self.entries.values.filter { $0.status == .leased && collectors.contains($0.holder) }
-            for sequence in held.map(\.sequence).sorted() { self.expireLease(of: sequence) }
+            for entry in held.sorted(by: { $0.sequence < $1.sequence }) { self.expireLease(of: entry) }
         }
         for collector in collectors { self.removeCollector(collector) }
         self.serveFreedQueues(now: now, &actions)

@@ -10,7 +10,8 @@ internal import StalkWheel
 /// A pure value: its methods change it and say what is left to do. Threads and locks are the driver's business, so whole
 /// histories can be played in a test. Every change is staged as a record for the log in the same step in which it is
 /// made, so what the log says and what memory says can't differ.
-struct Engine {
+// SAFETY: all of it is values but its entries, which nobody else holds: they are not `Sendable`, so no call can hand one out.
+struct Engine: @unchecked Sendable {
     /// What a timer of the wheel stands for; its queue, where it has one, is in the lower bits of the tag.
     enum TimerKind: UInt32 {
         case lease = 0x1000_0000
@@ -193,44 +194,47 @@ struct ReleaseBudget: Sendable {
 // MARK: - Entries
 
 extension Engine {
+    /// Changes those of some messages that are in memory.
+    mutating func forEach(_ sequences: [UInt64], _ change: (inout Engine, Entry) -> Void) {
+        for sequence in sequences {
+            if let entry = self.entries[sequence] { change(&self, entry) }
+        }
+    }
+
     /// Moves a message to another status and keeps its queue's figures right.
-    mutating func setStatus(_ status: Entry.Status, of sequence: UInt64) {
-        guard let entry = self.entries[sequence] else { return }
-        self.queues[entry.queue].count(entry, as: entry.status, by: -1)
-        self.queues[entry.queue].count(entry, as: status, by: 1)
-        self.entries[sequence]?.status = status
+    mutating func setStatus(_ status: Entry.Status, of entry: Entry) {
+        self.queues[entry.queue].recount(entry, as: status)
+        entry.status = status
     }
 
     /// Notes that the next checkpoint must write a message.
-    mutating func markDirty(_ sequence: UInt64) {
-        guard let entry = self.entries[sequence], !entry.isDirty else { return }
-        self.entries[sequence]?.isDirty = true
-        self.dirty.append(sequence)
+    mutating func markDirty(_ entry: Entry) {
+        guard !entry.isDirty else { return }
+        entry.isDirty = true
+        self.dirty.append(entry.sequence)
         self.dirtyCount += 1
     }
 
     /// Makes a ready message of memory available to takers.
-    mutating func enqueueReady(_ sequence: UInt64) {
-        guard let entry = self.entries[sequence] else { return }
+    mutating func enqueueReady(_ entry: Entry) {
         self.queues[entry.queue].enqueue(entry.key)
     }
 
     /// Takes a finished message out of memory, or leaves a mark for as long as LMDB holds it.
-    mutating func remove(_ sequence: UInt64) {
-        guard let entry = self.entries[sequence] else { return }
+    mutating func remove(_ entry: Entry) {
         if let timer = entry.timer { self.wheel.cancel(timer) }
-        self.setStatus(.gone, of: sequence)
+        entry.timer = nil
+        self.setStatus(.gone, of: entry)
         if entry.settled == nil {
             self.noteSettled(entry)
             if !entry.isSettling {
                 if entry.isDirty { self.dirtyCount -= 1 }
-                self.entries[sequence] = nil
+                self.entries[entry.sequence] = nil
                 return
             }
         }
-        self.entries[sequence]?.timer = nil
-        self.entries[sequence]?.dropContent()
-        self.markDirty(sequence)
+        entry.dropContent()
+        self.markDirty(entry)
     }
 
     /// Notes that a message is no longer kept by the log alone.

@@ -6,8 +6,9 @@ internal import StalkWheel
 /// A message that is in memory: one that LMDB does not know yet, that changed since the last checkpoint, that is leased, or
 /// that stands in the window at the head of its queue.
 ///
-/// What is in memory overrides what LMDB says.
-struct Entry {
+/// What is in memory overrides what LMDB says. An object, since a call changes several of its fields and would look it up,
+/// or copy it, for each; it never leaves the engine, which hands out an ``EntrySnapshot``.
+final class Entry {
     enum Status: UInt8 {
         /// Its record is on the way to the disk; nobody may see it yet.
         case staged
@@ -44,7 +45,7 @@ struct Entry {
     }
 
     /// Lets the content go: what is done needs it no more.
-    mutating func dropContent() {
+    func dropContent() {
         self.content = .none
     }
 
@@ -60,5 +61,22 @@ struct Entry {
         case .ready, .delayed, .dead: return self.settled != nil
         case .gone: return true
         }
+    }
+}
+
+/// What memory said of a message at some moment.
+struct EntrySnapshot: Sendable {
+    var standing: MessageStanding
+    var content: MessageContent
+    var status: Entry.Status
+
+    var key: OrderKey { self.standing.key }
+    var sequence: UInt64 { self.standing.key.sequence }
+    var queue: UInt32 { self.standing.queue }
+
+    init(_ entry: Entry) {
+        self.standing = entry.standing
+        self.content = entry.content
+        self.status = entry.status
     }
 }

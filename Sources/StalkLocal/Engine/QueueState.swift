@@ -82,6 +82,12 @@ struct QueueState {
         )
     }
 
+    /// Counts a message under another status than its own from now on.
+    mutating func recount(_ entry: Entry, as status: Entry.Status) {
+        self.count(entry, as: entry.status, by: -1)
+        self.count(entry, as: status, by: 1)
+    }
+
     /// Counts a message in, or out, under a status.
     mutating func count(_ entry: Entry, as status: Entry.Status, by step: Int) {
         self.isDirty = true
