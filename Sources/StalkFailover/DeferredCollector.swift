@@ -1,7 +1,6 @@
 // A remote that is opened when it is first needed, so that a program can start while the remote is away.
 
 public import StalkCore
-internal import Synchronization
 
 /// A collector that is opened by its first call, and by each next one until that succeeds.
 ///

@@ -2,7 +2,6 @@
 
 internal import StalkCore
 internal import StalkLocal
-internal import Synchronization
 
 extension FailoverCollector {
     /// Counts a message as being stored once there is room for it.

@@ -2,7 +2,6 @@
 
 public import StalkCore
 internal import StalkLocal
-internal import Synchronization
 
 extension FailoverCollector {
     /// A message on its way in.

@@ -4,7 +4,6 @@ public import Logging
 public import StalkCore
 public import StalkLocal
 internal import StalkPlatform
-internal import Synchronization
 
 /// A remote queue whose publishers need not care whether the remote is there.
 ///

@@ -3,7 +3,6 @@
 public import StalkCore
 public import StalkLocal
 internal import StalkPlatform
-internal import Synchronization
 
 /// Moves messages from one collector to another, in order, in batches, for as long as it takes.
 ///

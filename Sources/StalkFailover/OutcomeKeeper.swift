@@ -3,7 +3,6 @@
 
 internal import StalkCore
 internal import StalkLocal
-internal import Synchronization
 
 /// Keeps what became of deliveries until the remote knows.
 ///

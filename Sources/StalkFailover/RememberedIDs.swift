@@ -3,7 +3,6 @@
 public import StalkCore
 public import StalkLocal
 internal import StalkPlatform
-internal import Synchronization
 
 /// The ids of messages that are done, with how they ended, durable for a window of time.
 ///

@@ -10,10 +10,7 @@ struct DirectoryClaim: ~Copyable {
         var inode: ino_t
     }
 
-    private static let gate = Gate()
-    // SAFETY: touched only on the exclusive side of `gate`. It is no Mutex because the thread sanitizer sees through
-    // the locks of pthreads, but not through that one, and reports each contended use as a race.
-    private nonisolated(unsafe) static var claimed: Set<Identity> = []
+    private static let claimed = Locked<Set<Identity>>([])
 
     let path: String
     /// Open as long as the claim lives, so that the inode can't come to mean another directory.
@@ -30,7 +27,7 @@ struct DirectoryClaim: ~Copyable {
             throw .lmdb(error, "open the directory \(path)")
         }
         let identity = Identity(device: status.st_dev, inode: status.st_ino)
-        let isFree = try Self.gate.exclusive { Self.claimed.insert(identity).inserted }
+        let isFree = Self.claimed.withLock { $0.insert(identity).inserted }
         guard isFree else {
             Glibc.close(descriptor)
             throw StalkError(
@@ -45,8 +42,7 @@ struct DirectoryClaim: ~Copyable {
 
     deinit {
         let identity = self.identity
-        // The gate refuses only a thread that is inside already, and nothing inside comes here.
-        _ = try? Self.gate.exclusive { Self.claimed.remove(identity) }
+        Self.claimed.withLock { _ = $0.remove(identity) }
         Glibc.close(self.descriptor)
     }
 

@@ -1,6 +1,5 @@
 internal import CStalkSystem
 public import StalkCore
-internal import Synchronization
 
 #if canImport(Glibc)
     internal import Glibc

@@ -2,7 +2,6 @@
 
 public import StalkCore
 public import StalkPlatform
-internal import Synchronization
 
 /// A clock that stands still until it is told to go on.
 ///

@@ -3,7 +3,6 @@
 public import Logging
 public import ServiceLifecycle
 public import StalkCore
-internal import Synchronization
 
 /// Takes deliveries from a collector and runs a handler for each.
 ///

@@ -3,7 +3,6 @@ import StalkCore
 import StalkLocal
 import StalkTesting
 import StalkWorker
-import Synchronization
 import Testing
 
 /// Control under load: whatever is told when, every message is worked on once.

@@ -4,7 +4,6 @@ import StalkCore
 import StalkLocal
 import StalkTesting
 import StalkWorker
-import Synchronization
 import Testing
 
 /// The server over real sockets.

@@ -7,7 +7,6 @@ import StalkCore
 import StalkLocal
 import StalkTesting
 import StalkWorker
-import Synchronization
 
 /// A local queue and one in memory, each with a worker, shown by one server.
 struct Pipeline: Sendable {

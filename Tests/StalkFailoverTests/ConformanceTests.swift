@@ -1,7 +1,6 @@
 import StalkCore
 import StalkTesting
 import StalkWheel
-import Synchronization
 import Testing
 
 @testable import StalkFailover

@@ -4,7 +4,6 @@ import Foundation
 import StalkCore
 import StalkPlatform
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkFailover

@@ -1,7 +1,6 @@
 import StalkCore
 import StalkLocal
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkFailover

@@ -1,7 +1,6 @@
 import Foundation
 import StalkCore
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkFailover

@@ -2,7 +2,6 @@ import StalkCore
 import StalkJSON
 import StalkTesting
 import StalkWorker
-import Synchronization
 import Testing
 
 /// Typed payloads: what fits reaches the handler, what does not goes to the error queue with the reason.

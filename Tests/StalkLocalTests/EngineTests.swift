@@ -1,5 +1,4 @@
 import StalkCore
-import Synchronization
 import Testing
 
 @testable import StalkLocal

@@ -1,7 +1,6 @@
 import StalkCore
 import StalkFiles
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkLocal

@@ -2,7 +2,6 @@ import Foundation
 import StalkCore
 import StalkPlatform
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkLocal

@@ -4,7 +4,6 @@ internal import StalkCore
 internal import StalkNSQ
 internal import StalkTesting
 internal import StalkWorker
-internal import Synchronization
 internal import Testing
 
 @Suite(.timeLimit(.minutes(10))) struct ConsumerTests {

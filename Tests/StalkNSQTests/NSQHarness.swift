@@ -4,7 +4,6 @@ internal import NIOCore
 internal import StalkCore
 internal import StalkNSQ
 internal import StalkTesting
-internal import Synchronization
 internal import Testing
 
 /// A collector on a scripted nsqd of its own, or on one of several.

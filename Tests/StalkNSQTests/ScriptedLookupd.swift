@@ -5,7 +5,6 @@ internal import NIOHTTP1
 internal import NIOPosix
 internal import StalkCore
 internal import StalkNSQ
-internal import Synchronization
 
 final class ScriptedLookupd: Sendable {
     struct State {

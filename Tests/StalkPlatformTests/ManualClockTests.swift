@@ -1,7 +1,6 @@
 import StalkCore
 import StalkPlatform
 import StalkTesting
-import Synchronization
 import Testing
 
 @Suite(.timeLimit(.minutes(10))) struct ManualClockTests {

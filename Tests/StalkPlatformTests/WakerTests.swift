@@ -1,6 +1,5 @@
 import StalkCore
 import StalkPlatform
-import Synchronization
 import Testing
 
 extension BootTime {

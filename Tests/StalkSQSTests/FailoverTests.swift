@@ -5,7 +5,6 @@ import StalkCore
 import StalkFailover
 import StalkLocal
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkSQS

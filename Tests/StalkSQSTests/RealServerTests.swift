@@ -2,7 +2,6 @@ import Foundation
 import StalkCore
 import StalkTesting
 import StalkWorker
-import Synchronization
 import Testing
 
 @testable import StalkSQS

@@ -7,7 +7,6 @@ import Foundation
 import StalkCore
 import StalkFailover
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkSQS

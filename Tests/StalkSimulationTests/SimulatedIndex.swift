@@ -3,7 +3,6 @@
 import StalkCore
 import StalkFiles
 import StalkIndex
-import Synchronization
 
 /// Stands in for LMDB where a whole store is simulated.
 ///

@@ -3,7 +3,6 @@
 import StalkCore
 import StalkFiles
 import StalkTesting
-import Synchronization
 
 @testable import StalkLocal
 

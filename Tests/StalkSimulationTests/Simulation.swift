@@ -2,7 +2,6 @@
 
 import StalkCore
 import StalkTesting
-import Synchronization
 
 @testable import StalkLocal
 

@@ -1,6 +1,5 @@
 import StalkCore
 import StalkTesting
-import Synchronization
 
 extension PlantedBug {
     static let dispositions: [PlantedBug] = [

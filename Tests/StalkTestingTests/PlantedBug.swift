@@ -1,6 +1,5 @@
 import StalkCore
 import StalkTesting
-import Synchronization
 
 /// A mistake that a collector can make, and the check that must notice it.
 struct PlantedBug: Sendable, CustomStringConvertible {

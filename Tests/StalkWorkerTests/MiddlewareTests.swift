@@ -2,7 +2,6 @@ import InMemoryLogging
 import Logging
 import StalkCore
 import StalkTesting
-import Synchronization
 import Testing
 
 @testable import StalkWorker

@@ -3,7 +3,6 @@ import ServiceLifecycleTestKit
 import StalkCore
 import StalkTesting
 import StalkWorker
-import Synchronization
 
 /// Keeps what happened, and lets a test wait until enough has.
 final class Recorder<Value: Sendable>: Sendable {

@@ -1,7 +1,6 @@
 import StalkCore
 import StalkTesting
 import StalkWorker
-import Synchronization
 import Testing
 
 /// How a worker takes, keeps leases and cancels, while it runs.

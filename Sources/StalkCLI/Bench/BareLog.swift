@@ -4,7 +4,6 @@ internal import StalkCore
 internal import StalkFiles
 internal import StalkLog
 internal import StalkPlatform
-internal import Synchronization
 
 /// Appends records by group commit and forgets them: no queues, no memory of messages, no LMDB.
 ///

@@ -4,7 +4,6 @@ internal import FoundationEssentials
 internal import StalkCore
 internal import StalkLocal
 internal import Subprocess
-internal import Synchronization
 
 #if canImport(Glibc)
     internal import Glibc

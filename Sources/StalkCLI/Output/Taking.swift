@@ -1,7 +1,6 @@
 // Taking messages, printing them, and only then acknowledging them.
 
 internal import StalkCore
-internal import Synchronization
 
 /// Takes messages from a collector and writes them to standard output.
 struct Taking {

@@ -1,7 +1,6 @@
 // Everything that depends on whether a person watches: width, and progress of long work.
 
 internal import StalkCore
-internal import Synchronization
 
 #if canImport(Glibc)
     internal import Glibc

@@ -1,7 +1,6 @@
 // Writing the journal: each event leaves the process before the next step is made.
 
 internal import StalkCore
-internal import Synchronization
 
 #if canImport(Glibc)
     internal import Glibc

@@ -1,7 +1,6 @@
 // Ending a command that takes too long, with everything it started.
 
 internal import StalkCore
-internal import Synchronization
 
 #if canImport(Glibc)
     internal import Glibc

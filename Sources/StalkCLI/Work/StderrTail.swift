@@ -1,7 +1,6 @@
 // The last words of a command, which are the reason of its failure.
 
 internal import StalkCore
-internal import Synchronization
 
 /// Keeps the end of what a command wrote to its standard error.
 final class StderrTail: Sendable {

@@ -4,7 +4,6 @@ internal import StalkCore
 internal import StalkFiles
 internal import StalkIndex
 internal import StalkLog
-internal import Synchronization
 
 /// Keeps house.
 struct KeeperWorker: StoreWorker {

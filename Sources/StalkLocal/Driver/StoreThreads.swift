@@ -3,7 +3,6 @@
 internal import StalkCore
 internal import StalkFiles
 internal import StalkPlatform
-internal import Synchronization
 
 /// The wakers of a store's threads.
 struct StoreWakers: Sendable {

@@ -3,7 +3,6 @@
 internal import StalkCore
 internal import StalkPlatform
 internal import StalkZstd
-internal import Synchronization
 
 /// A dictionary as the table `dictionaries` keeps it.
 struct StoredDictionary: Sendable {

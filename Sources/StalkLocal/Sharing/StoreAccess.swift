@@ -4,7 +4,6 @@ internal import Glibc
 internal import StalkCore
 internal import StalkFiles
 internal import StalkPlatform
-internal import Synchronization
 
 /// The way of a store's calls to its owner, whoever that is.
 ///

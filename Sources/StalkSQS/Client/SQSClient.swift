@@ -1,7 +1,6 @@
 // Requests to SQS: signed, tried again within limits, and explained when they fail.
 
 internal import StalkCore
-internal import Synchronization
 
 /// The operations that a collector needs.
 enum Operation: String, Hashable, Sendable {

@@ -1,7 +1,6 @@
 // Gathers single entries into batches, so that ten of them cost one request.
 
 internal import StalkCore
-internal import Synchronization
 
 /// Decides when a batch is sent: when it is full, or when its first entry has lingered long enough.
 struct BatchStateMachine: Sendable {

@@ -1,7 +1,6 @@
 // Doing what the state machine decides.
 
 internal import StalkCore
-internal import Synchronization
 
 extension SQSCollector {
     func step(_ event: (inout State, Duration) -> [IntakeStateMachine.Action]) {

@@ -1,7 +1,6 @@
 // How deliveries end, and how their leases are kept.
 
 public import StalkCore
-internal import Synchronization
 
 extension SQSCollector {
     /// Ends deliveries; see ``StalkCore/Collector/finish(_:durability:)``.

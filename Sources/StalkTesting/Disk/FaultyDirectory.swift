@@ -2,7 +2,6 @@
 
 public import StalkCore
 public import StalkFiles
-internal import Synchronization
 
 /// A directory that passes all calls on to another one, and lets chosen ones fail.
 ///

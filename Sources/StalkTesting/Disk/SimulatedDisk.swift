@@ -2,7 +2,6 @@
 
 public import StalkCore
 public import StalkFiles
-internal import Synchronization
 
 /// A directory that lives in memory and keeps apart what is durable from what is only written.
 ///

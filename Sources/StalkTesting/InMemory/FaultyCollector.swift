@@ -1,7 +1,6 @@
 // A collector that fails when a test says so, in the ways in which remote ones do.
 
 public import StalkCore
-internal import Synchronization
 
 /// A collector in front of another one, whose calls fail as scripted.
 ///

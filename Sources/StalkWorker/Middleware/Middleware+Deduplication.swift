@@ -1,7 +1,6 @@
 // Messages that say the same twice, within the memory of one process.
 
 public import StalkCore
-internal import Synchronization
 
 extension Middleware {
     /// Acknowledges a message without running it when one with the same key was acknowledged a short time ago.

@@ -1,7 +1,6 @@
 // Limits around a handler: time, rate, and how many of a kind at once. The rules are values; see TokenBucket, KeyedGate.
 
 public import StalkCore
-internal import Synchronization
 
 /// Thrown by ``Middleware/timeLimit(_:clock:)``: the handler did not end in time, and the message is retried.
 public struct HandlerTimedOut: Error, Hashable, CustomStringConvertible {

@@ -5,7 +5,6 @@ import NIOCore
 import NIOPosix
 import StalkCore
 import StalkTesting
-import Synchronization
 
 #if canImport(Glibc)
     import Glibc

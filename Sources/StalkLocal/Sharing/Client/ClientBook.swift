@@ -2,7 +2,6 @@
 
 internal import StalkCore
 internal import StalkPlatform
-internal import Synchronization
 
 /// The collectors of a process, the leases it holds, and the calls that it may have to repeat.
 final class ClientBook: Sendable {

@@ -1,7 +1,6 @@
 // The answers to one client, from whichever thread they come.
 
 internal import StalkCore
-internal import Synchronization
 
 /// What is to be sent to a client, and what is still under way for it.
 final class Outbox: Sendable {

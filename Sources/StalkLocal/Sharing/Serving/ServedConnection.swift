@@ -4,7 +4,6 @@ internal import Glibc
 internal import StalkCore
 internal import StalkFiles
 internal import StalkPlatform
-internal import Synchronization
 
 /// A connection to a client; belongs to the thread that serves.
 ///
