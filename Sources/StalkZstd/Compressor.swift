@@ -30,84 +30,44 @@ package final class Compressor {
         ZSTD_freeCCtx(self.context)
     }
 
-    /// Hands the envelope of a body to a closure; its bytes must not be kept after that returns.
+    /// The envelope of a body that zstd makes smaller; `nil` for one that is better stored as it is, since it is small,
+    /// does not shrink by a sixteenth, or zstd fails.
     ///
-    /// The body is stored as it is when it is small, when it does not shrink by a sixteenth, and when zstd fails.
-    ///
-    /// - Parameter isTried: Whether to try to compress it at all.
-    /// - Throws: ``StalkError`` with ``StalkError/Code/bodyTooLarge`` for 4 GiB and more; what the closure throws.
-    package func withEnvelope<R>(
-        for body: UnsafeRawBufferPointer,
-        dictionary: CompressionDictionary? = nil,
-        isTried: Bool = true,
-        _ use: (UnsafeRawBufferPointer) throws(StalkError) -> R
-    ) throws(StalkError) -> R {
-        guard let bodyBytes = UInt32(exactly: body.count) else {
-            throw StalkError(.bodyTooLarge, "A body of \(body.count) bytes can't be stored: the most is 4 GiB.")
-        }
+    /// - Parameter compressibility: What is known of the bodies before it: if they were not worth it, it may not be tried.
+    package func packed(
+        _ body: [UInt8],
+        dictionary: CompressionDictionary?,
+        as compressibility: inout Compressibility
+    ) -> [UInt8]? {
+        guard body.count >= Self.compressedBytesMin, compressibility.wantsTrial() else { return nil }
+        let packed = self.packed(body, dictionary: dictionary)
+        compressibility.note(isCompressed: packed != nil)
+        return packed
+    }
+
+    /// The envelope of a body that zstd makes smaller; `nil` for one that is better stored as it is.
+    package func packed(_ body: [UInt8], dictionary: CompressionDictionary?) -> [UInt8]? {
+        guard body.count >= Self.compressedBytesMin, let bodyBytes = UInt32(exactly: body.count) else { return nil }
         let needed = Envelope.headerBytesMax + body.count
         if self.scratch.count < needed { self.scratch = [UInt8](repeating: 0, count: max(needed, 4096)) }
         defer { if self.scratch.count > Self.scratchBytesMax { self.scratch = [] } }
-        return try self.scratch.withUnsafeMutableBufferPointer { scratch throws(StalkError) in
-            let target = UnsafeMutableRawBufferPointer(scratch)
-            let count =
-                (isTried ? self.writeFrame(of: body, bodyBytes, dictionary, to: target) : nil)
-                ?? Self.writeRaw(body, bodyBytes, to: target)
-            return try use(UnsafeRawBufferPointer(rebasing: target[..<count]))
+        return self.scratch.withUnsafeMutableBytes { scratch in
+            let count = body.withUnsafeBytes { self.writeFrame(of: $0, bodyBytes, dictionary, to: scratch) }
+            return count.map { [UInt8](scratch[..<$0]) }
         }
     }
 
-    /// Hands the envelope of a body to a closure, and tries to compress it only if the bodies before it were worth it.
+    /// The envelope of a body, packed if that makes it smaller.
     ///
-    /// - Parameter compressibility: What is known of the bodies before it.
-    /// - Throws: As the variant without it.
-    package func withEnvelope<R>(
-        for body: [UInt8],
-        dictionary: CompressionDictionary?,
-        as compressibility: inout Compressibility,
-        _ use: (UnsafeRawBufferPointer) throws(StalkError) -> R
-    ) throws(StalkError) -> R {
-        guard body.count >= Self.compressedBytesMin else {
-            return try self.withEnvelope(for: body, dictionary: nil, isTried: false, use)
-        }
-        let isTried = compressibility.wantsTrial()
-        var isCompressed = false
-        defer { if isTried { compressibility.note(isCompressed: isCompressed) } }
-        return try self.withEnvelope(for: body, dictionary: dictionary, isTried: isTried) {
-            envelope throws(StalkError) in
-            isCompressed = envelope.first != Envelope.Kind.raw.rawValue
-            return try use(envelope)
-        }
-    }
-
-    private func withEnvelope<R>(
-        for body: [UInt8],
-        dictionary: CompressionDictionary?,
-        isTried: Bool,
-        _ use: (UnsafeRawBufferPointer) throws(StalkError) -> R
-    ) throws(StalkError) -> R {
-        try body.withUnsafeBufferPointer { body throws(StalkError) in
-            try self.withEnvelope(
-                for: UnsafeRawBufferPointer(body),
-                dictionary: dictionary,
-                isTried: isTried,
-                use
-            )
-        }
-    }
-
-    /// Copies the envelope of a body.
-    ///
-    /// - Throws: As the variant with a closure.
+    /// - Throws: ``StalkError`` with ``StalkError/Code/bodyTooLarge`` for 4 GiB and more.
     package func envelope(
         for body: [UInt8],
         dictionary: CompressionDictionary? = nil
     ) throws(StalkError) -> [UInt8] {
-        try body.withUnsafeBufferPointer { body throws(StalkError) in
-            try self.withEnvelope(for: UnsafeRawBufferPointer(body), dictionary: dictionary) { envelope in
-                [UInt8](envelope)
-            }
-        }
+        if let packed = self.packed(body, dictionary: dictionary) { return packed }
+        var writer = ByteWriter()
+        try Envelope.write(raw: body, to: &writer)
+        return writer.bytes
     }
 
     /// Writes an envelope with a frame; nil when the body is better stored as it is.
@@ -117,7 +77,6 @@ package final class Compressor {
         _ dictionary: CompressionDictionary?,
         to target: UnsafeMutableRawBufferPointer
     ) -> Int? {
-        guard body.count >= Self.compressedBytesMin else { return nil }
         let kind: Envelope.Kind = dictionary == nil ? .zstd : .zstdWithDictionary
         let header = Envelope.writeHeader(kind, bodyBytes: bodyBytes, dictionaryID: dictionary?.id, to: target)
         // With no more room than a frame is worth, zstd gives up by itself.
@@ -127,15 +86,5 @@ package final class Compressor {
         guard ZSTD_isError(ZSTD_CCtx_refCDict(self.context, dictionary?.pointer)) == 0 else { return nil }
         let count = ZSTD_compress2(self.context, room.baseAddress, room.count, body.baseAddress, body.count)
         return ZSTD_isError(count) == 0 ? header + count : nil
-    }
-
-    private static func writeRaw(
-        _ body: UnsafeRawBufferPointer,
-        _ bodyBytes: UInt32,
-        to target: UnsafeMutableRawBufferPointer
-    ) -> Int {
-        let header = Envelope.writeHeader(.raw, bodyBytes: bodyBytes, dictionaryID: nil, to: target)
-        UnsafeMutableRawBufferPointer(rebasing: target[header...]).copyMemory(from: body)
-        return header + body.count
     }
 }

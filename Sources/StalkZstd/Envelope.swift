@@ -55,6 +55,20 @@ package struct Envelope {
         self.payload = UnsafeRawBufferPointer(rebasing: bytes[position...])
     }
 
+    /// Writes the envelope of a body that is stored as it is.
+    ///
+    /// - Throws: ``StalkError`` with ``StalkError/Code/bodyTooLarge`` for 4 GiB and more.
+    package static func write(raw body: [UInt8], to writer: inout ByteWriter) throws(StalkError) {
+        guard let bodyBytes = UInt32(exactly: body.count) else {
+            throw StalkError(.bodyTooLarge, "A body of \(body.count) bytes can't be stored: the most is 4 GiB.")
+        }
+        withUnsafeTemporaryAllocation(byteCount: Self.headerBytesMax, alignment: 1) { header in
+            let count = Self.writeHeader(.raw, bodyBytes: bodyBytes, dictionaryID: nil, to: header)
+            writer.write(UnsafeRawBufferPointer(rebasing: header[..<count]))
+        }
+        writer.write(body)
+    }
+
     /// Writes what comes before the payload; returns its length.
     static func writeHeader(
         _ kind: Kind,

@@ -47,7 +47,7 @@ import Testing
             content: MessageContent(publishedAt: 0, headers: [:], extensions: [], body: sample)
         )
         let envelope = try #require(
-            try store.core.tables.bodies.withEnvelopes(of: [change]) { _, _, envelope in [UInt8](envelope) }[0]
+            try store.core.tables.bodies.packed([change])[0]
         )
         #expect(envelope[0] == 2, "not compressed with a dictionary")
         #expect(envelope.count < sample.count / 2)

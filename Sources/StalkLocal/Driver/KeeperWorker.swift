@@ -167,7 +167,7 @@ struct KeeperWorker: StoreWorker {
         }
         let start = max(0, end - Self.settledAtOnce)
         let part = checkpoint.batch.changes[start..<end]
-        self.core.step { engine, now in engine.settle(part, now: now) }
+        self.core.step { engine, now in engine.settle(part, isLast: start == 0, now: now) }
         self.phase = .settling(checkpoint, end: start, free: free)
     }
 

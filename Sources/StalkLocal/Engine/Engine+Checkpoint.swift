@@ -143,7 +143,9 @@ extension Engine {
     /// Notes for a part of the batch that LMDB holds it, and forgets what need not be in memory.
     ///
     /// Parts are small, so that nobody waits long for the lock.
-    mutating func settle(_ changes: ArraySlice<SettleChange>, now: Moment) -> Actions {
+    ///
+    /// - Parameter isLast: Whether the batch has no other part.
+    mutating func settle(_ changes: ArraySlice<SettleChange>, isLast: Bool, now: Moment) -> Actions {
         var actions = Actions()
         self.epoch += 1
         var forgotten: Set<UInt32> = []
@@ -155,7 +157,11 @@ extension Engine {
             entry.settled = change.after?.place
             self.forget(entry, &forgotten, &actions)
         }
-        for number in forgotten { self.dropForgottenKeys(number) }
+        self.queuesWithForgotten.formUnion(forgotten)
+        if isLast {
+            for number in self.queuesWithForgotten { self.dropForgottenKeys(number) }
+            self.queuesWithForgotten = []
+        }
         actions.append(self.admitPending(now: now))
         for number in forgotten { self.serveTakers(of: number, now: now, &actions) }
         return actions
@@ -214,7 +220,7 @@ extension Engine {
         entry.content.body.count > self.limits.windowBytes / 64
     }
 
-    /// Takes the keys of forgotten messages out of line.
+    /// Takes the keys of forgotten messages out of line; one that is left is passed over when its turn comes.
     private mutating func dropForgottenKeys(_ number: UInt32) {
         let entries = self.entries
         self.queues[number].tail.removeAll { entries[$0.sequence] == nil }

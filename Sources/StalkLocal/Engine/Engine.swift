@@ -81,6 +81,8 @@ struct Engine: @unchecked Sendable {
     var dirty: [UInt64] = []
     /// How many of them are still in memory.
     var dirtyCount = 0
+    /// Queues of which memory forgot messages since the settling of a checkpoint began: their keys still stand in line.
+    var queuesWithForgotten: Set<UInt32> = []
     /// Queues whose window is to be loaded once a checkpoint has made room in memory.
     var windowsWithoutRoom: Set<UInt32> = []
     /// The size of the bodies that LMDB does not hold yet.

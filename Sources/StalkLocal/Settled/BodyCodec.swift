@@ -69,36 +69,25 @@ final class BodyCodec: Sendable {
 
     // MARK: Bodies
 
-    /// Puts the bodies of the messages that LMDB does not hold yet into envelopes, and hands each one out in turn.
+    /// Compresses the bodies of the messages that LMDB does not hold yet.
     ///
-    /// - Parameter use: Makes something of a message and its envelope, whose bytes must not be kept.
-    /// - Returns: What `use` made, for each change; `nil` for those whose body LMDB holds.
-    func withEnvelopes<Made>(
-        of changes: [SettleChange],
-        _ use: (MessageStanding, MessageContent, UnsafeRawBufferPointer) -> Made
-    ) throws(StalkError) -> [Made?] {
+    /// - Returns: For each change the envelope of its body; `nil` when it is stored as it is, or LMDB holds it.
+    func packed(_ changes: [SettleChange]) throws(StalkError) -> [[UInt8]?] {
         let compressor = try Compressor()
         let dictionaries = self.state.withLock { $0.compression }
         var compressibilities = self.state.withLock { $0.compressibilities }
-        var made: [Made?] = []
-        made.reserveCapacity(changes.count)
-        for change in changes {
-            guard let content = change.content, let standing = change.after else {
-                made.append(nil)
-                continue
-            }
-            made.append(
-                try compressor.withEnvelope(
-                    for: content.body,
-                    dictionary: dictionaries[standing.queue],
-                    as: &compressibilities[standing.queue, default: Compressibility()]
-                ) { envelope in use(standing, content, envelope) }
+        let packed = changes.map { change -> [UInt8]? in
+            guard let content = change.content, let queue = change.after?.queue else { return nil }
+            return compressor.packed(
+                content.body,
+                dictionary: dictionaries[queue],
+                as: &compressibilities[queue, default: Compressibility()]
             )
         }
         let noticed = compressibilities
         self.state.withLock { $0.compressibilities = noticed }
         self.sample(changes)
-        return made
+        return packed
     }
 
     /// The body in an envelope.

@@ -23,14 +23,9 @@ struct MessageValue {
     var headers: Headers
     var extensions: [UInt8]
 
-    /// A record with the body in an envelope; see `StalkZstd`.
-    static func record(
-        of standing: MessageStanding,
-        _ content: MessageContent,
-        envelope: UnsafeRawBufferPointer
-    ) -> [UInt8] {
+    /// Writes what stands before the body's envelope.
+    static func write(_ standing: MessageStanding, _ content: MessageContent, to writer: inout ByteWriter) {
         let headerBytes = content.headers.isEmpty ? 0 : content.headers.encodedBytes
-        var writer = ByteWriter(reserving: 28 + headerBytes + content.extensions.count + envelope.count)
         writer.write(standing.queue)
         writer.write(standing.key.priority)
         writer.write(standing.isScheduled ? Flags.scheduled : 0)
@@ -40,8 +35,6 @@ struct MessageValue {
         writer.write(UInt16(content.extensions.count))
         content.headers.write(to: &writer)
         writer.write(content.extensions)
-        writer.write(envelope)
-        return writer.bytes
     }
 
     /// Reads a record; the envelope is handed to a closure, so that it is not copied.

@@ -2,21 +2,20 @@
 
 internal import StalkCore
 internal import StalkIndex
+internal import StalkZstd
 
 extension SettledTables {
     /// Writes a checkpoint in one synced transaction.
     ///
     /// Compressing comes before it, so that the transaction stays short.
     func apply(_ batch: SettleBatch) throws(StalkError) {
-        let changes = batch.changes.sorted { $0.sequence < $1.sequence }
-        let records = try self.bodies.withEnvelopes(of: changes) { standing, content, envelope in
-            MessageValue.record(of: standing, content, envelope: envelope)
-        }
+        let changes = batch.changesInOrder
+        let packed = try self.bodies.packed(changes)
         let newDictionaries = self.bodies.newDictionaries()
         try self.index.write { transaction throws(StalkError) in
             var writer = ChangeWriter(tables: self)
-            for (change, record) in zip(changes, records) {
-                try writer.write(change, record, to: &transaction)
+            for (change, envelope) in zip(changes, packed) {
+                try writer.write(change, envelope, to: &transaction)
             }
             try self.write(batch, newDictionaries, to: &transaction)
         }
@@ -47,6 +46,16 @@ extension SettledTables {
     }
 }
 
+extension SettleBatch {
+    /// The changes by message, as LMDB takes them fastest.
+    fileprivate var changesInOrder: [SettleChange] {
+        let changes = self.changes
+        // Those of a queue that only grows are.
+        let isInOrder = changes.indices.dropFirst().allSatisfy { changes[$0 - 1].sequence < changes[$0].sequence }
+        return isInOrder ? changes : changes.sorted { $0.sequence < $1.sequence }
+    }
+}
+
 /// Writes the changes of messages, one after the other; it keeps its memory, so that a change costs few allocations.
 private struct ChangeWriter {
     let tables: SettledTables
@@ -57,10 +66,10 @@ private struct ChangeWriter {
         self.tables = tables
     }
 
-    /// - Parameter record: The record for the table `messages`; `nil` when it is there.
+    /// - Parameter envelope: The body's envelope; `nil` when it is stored as it is, or LMDB holds it.
     mutating func write(
         _ change: SettleChange,
-        _ record: [UInt8]?,
+        _ envelope: [UInt8]?,
         to transaction: inout WriteTransaction
     ) throws(StalkError) {
         if let before = change.before, change.after?.place != before {
@@ -73,13 +82,22 @@ private struct ChangeWriter {
             try transaction.delete(self.tables.states, self.key.bytes)
             return
         }
-        let hasState = record == nil || after.needsState
+        let hasState = change.content == nil || after.needsState
         // The first record in `states` is announced in `ready`, also when the place stays.
         if change.before != after.place || hasState {
             try self.add(after.place, hasState: hasState, to: &transaction)
         }
         self.key.setMessage(change.sequence)
-        if let record { try transaction.append(self.tables.messages, self.key.bytes, record) }
+        if let content = change.content {
+            self.value = ByteWriter(reusing: self.value.take())
+            MessageValue.write(after, content, to: &self.value)
+            if let envelope {
+                self.value.write(envelope)
+            } else {
+                try Envelope.write(raw: content.body, to: &self.value)
+            }
+            try transaction.append(self.tables.messages, self.key.bytes, self.value.bytes)
+        }
         guard hasState else { return }
         self.value = ByteWriter(reusing: self.value.take())
         after.write(to: &self.value)
