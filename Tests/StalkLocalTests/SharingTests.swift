@@ -257,6 +257,7 @@ private func heldLease(_ delivery: Delivery) throws -> HeldLease {
         owned.core.step { engine, now in engine.stopAwaitingHolders(now: now) }
         #expect(try await other.take(TakeRequest()).map(\.text) == ["b"])
         #expect(try owned.adopt(heldLease(held[1])) == .lost)
+        #expect(try owned.adopt(heldLease(held[0])) == .ended, "however late its holder comes")
         try await next.close()
         temporary.remove()
     }

@@ -151,6 +151,7 @@ extension Engine {
             let lease = self.nextLease
             self.nextLease += 1
             let sequence = entry.sequence
+            self.noteLost(entry)
             self.countAttempt(of: entry, lease: lease)
             entry.lease = lease
             entry.holder = taker.collector

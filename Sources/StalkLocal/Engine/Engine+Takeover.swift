@@ -51,6 +51,13 @@ extension Engine {
     /// Whether somebody may work on a message that is ready: nothing tells how its last delivery ended.
     func mayBeHeld(_ standing: MessageStanding) -> Bool { standing.lease != 0 && !standing.isDead }
 
+    /// Notes that a message is given to somebody else now, if somebody may still hold it from the last owner.
+    mutating func noteLost(_ entry: Entry) {
+        let lease = entry.standing.lease
+        guard self.mayBeHeld(entry.standing), lease < Self.firstLease(of: self.meta.epoch) else { return }
+        self.lostLeases[entry.sequence] = lease
+    }
+
     /// Lets a lease of the last owner go on.
     ///
     /// - Parameters:
@@ -71,10 +78,9 @@ extension Engine {
             return (.ended, actions)
         }
         guard standing.lease == held.lease, !standing.isDead else {
-            // This owner gave it to somebody else, or the last one ended the delivery as its holder had asked. As long
-            // as holders are awaited nothing is given away that may be held: what was ended may have been taken again.
-            let isNewer = standing.lease >= Self.firstLease(of: self.meta.epoch)
-            return (isNewer && !self.isAwaitingHolders ? .lost : .ended, actions)
+            // This owner gave it to somebody else although it may have been held, or the last one ended the delivery as its
+            // holder had asked; then it may have been taken again.
+            return (self.lostLeases[held.sequence] == held.lease ? .lost : .ended, actions)
         }
         if self.entries[held.sequence] == nil, let found { self.addForChange(found) }
         guard let entry = self.entries[held.sequence],

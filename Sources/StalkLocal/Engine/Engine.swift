@@ -106,6 +106,8 @@ struct Engine: @unchecked Sendable {
     var isAwaitingHolders = false
     /// What is held back for them, leased to nobody.
     var awaited: Set<UInt64> = []
+    /// The leases of the last owner whose messages were given to others, since nobody came back for them.
+    var lostLeases: [UInt64: UInt64] = [:]
 
     /// Which threads wait for a signal; a signal to one that does not is saved.
     var isLogAsleep = false
