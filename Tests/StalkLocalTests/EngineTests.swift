@@ -1,4 +1,5 @@
 import StalkCore
+import StalkTesting
 import Testing
 
 @testable import StalkLocal
@@ -54,6 +55,21 @@ import Testing
                 reply()
             }
         }
+    }
+
+    /// Ids are read in both cases, and the letters that look like others are none of theirs.
+    @Test func idsAreReadAsTheyWereWritten() {
+        var generator = SeededGenerator(seed: 1)
+        for _ in 0..<1000 {
+            let sequence = generator.next() >> generator.next() % 64
+            let id = MessageID(sequence: sequence)
+            #expect(id.sequence == sequence)
+            #expect(MessageID(id.rawValue.lowercased()).sequence == sequence)
+        }
+        for character in "ILOUilou@[`{/:-" {
+            #expect(MessageID("000000000000\(character)").sequence == nil, "\(character)")
+        }
+        #expect(MessageID("000000000000").sequence == nil)
     }
 
     @Test func nothingIsSeenBeforeItIsSafe() throws {

@@ -25,10 +25,6 @@ package struct ByteReader {
     package mutating func read(_: Int32.Type = Int32.self) throws(Truncated) -> Int32 { try self.next() }
     package mutating func read(_: Int64.Type = Int64.self) throws(Truncated) -> Int64 { try self.next() }
 
-    package mutating func read<Number: FixedWidthInteger>(_: Number.Type) throws(Truncated) -> Number {
-        try self.next()
-    }
-
     @inline(__always)
     private mutating func next<Number: FixedWidthInteger>() throws(Truncated) -> Number {
         let size = MemoryLayout<Number>.size

@@ -56,9 +56,9 @@ package struct ByteWriter: Sendable {
     }
 
     /// Puts a number over bytes that were written before.
-    package mutating func overwrite<Number: FixedWidthInteger>(at offset: Int, with number: Number) {
+    package mutating func overwrite(at offset: Int, with number: UInt32) {
         self.bytes.withUnsafeMutableBytes {
-            $0.storeBytes(of: number.littleEndian, toByteOffset: offset, as: Number.self)
+            $0.storeBytes(of: number.littleEndian, toByteOffset: offset, as: UInt32.self)
         }
     }
 

@@ -217,8 +217,16 @@ extension MessageID {
     }
 
     private static func digit(_ byte: UInt8) -> UInt64? {
-        let alphabet: [UInt8] = Array("0123456789ABCDEFGHJKMNPQRSTVWXYZ".utf8)
         let upper = byte >= UInt8(ascii: "a") && byte <= UInt8(ascii: "z") ? byte - 32 : byte
-        return alphabet.firstIndex(of: upper).map(UInt64.init)
+        // The letters leave out I, L, O and U.
+        switch Unicode.Scalar(upper) {
+        case "0"..."9": return UInt64(upper - UInt8(ascii: "0"))
+        case "A"..."H": return UInt64(upper - UInt8(ascii: "A") + 10)
+        case "J"..."K": return UInt64(upper - UInt8(ascii: "J") + 18)
+        case "M"..."N": return UInt64(upper - UInt8(ascii: "M") + 20)
+        case "P"..."T": return UInt64(upper - UInt8(ascii: "P") + 22)
+        case "V"..."Z": return UInt64(upper - UInt8(ascii: "V") + 27)
+        default: return nil
+        }
     }
 }

@@ -124,9 +124,35 @@ extension ByteReader {
         }
     }
 
-    mutating func number<Number: FixedWidthInteger>(_ type: Number.Type = Number.self) throws(Wire.Malformed) -> Number
-    {
-        do throws(Truncated) { return try self.read(type) } catch { throw Wire.Malformed() }
+    // One for each type, as in `ByteReader`.
+    mutating func number(_: UInt8.Type = UInt8.self) throws(Wire.Malformed) -> UInt8 {
+        try self.next { reader throws(Truncated) in try reader.read() }
+    }
+
+    mutating func number(_: UInt16.Type = UInt16.self) throws(Wire.Malformed) -> UInt16 {
+        try self.next { reader throws(Truncated) in try reader.read() }
+    }
+
+    mutating func number(_: UInt32.Type = UInt32.self) throws(Wire.Malformed) -> UInt32 {
+        try self.next { reader throws(Truncated) in try reader.read() }
+    }
+
+    mutating func number(_: UInt64.Type = UInt64.self) throws(Wire.Malformed) -> UInt64 {
+        try self.next { reader throws(Truncated) in try reader.read() }
+    }
+
+    mutating func number(_: Int32.Type = Int32.self) throws(Wire.Malformed) -> Int32 {
+        try self.next { reader throws(Truncated) in try reader.read() }
+    }
+
+    mutating func number(_: Int64.Type = Int64.self) throws(Wire.Malformed) -> Int64 {
+        try self.next { reader throws(Truncated) in try reader.read() }
+    }
+
+    private mutating func next<Value>(
+        _ read: (inout ByteReader) throws(Truncated) -> Value
+    ) throws(Wire.Malformed) -> Value {
+        do throws(Truncated) { return try read(&self) } catch { throw Wire.Malformed() }
     }
 
     /// How many items follow; each takes at least some bytes, so that a count can't ask for more memory than was sent.
