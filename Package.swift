@@ -13,8 +13,12 @@ let package = Package(
         .library(name: "StalkTesting", targets: ["StalkTesting"]),
         .executable(name: "stalk", targets: ["StalkTool"]),
         // For Benchmarks/ only: a package of its own can import products alone. No promise of stability.
+        .library(name: "_StalkCore", targets: ["StalkCore"]),
+        .library(name: "_StalkFiles", targets: ["StalkFiles"]),
+        .library(name: "_StalkIndex", targets: ["StalkIndex"]),
         .library(name: "_StalkLog", targets: ["StalkLog"]),
         .library(name: "_StalkWheel", targets: ["StalkWheel"]),
+        .library(name: "_StalkZstd", targets: ["StalkZstd"]),
         // For Tests/Fuzzing/ only, likewise.
         .library(name: "_StalkCLI", targets: ["StalkCLI"]),
         .library(name: "_StalkLocal", targets: ["StalkLocal"]),

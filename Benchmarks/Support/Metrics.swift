@@ -12,6 +12,15 @@ extension BenchmarkMetric {
     /// Blocks of memory asked of malloc for 1,000 messages.
     public static var allocations: BenchmarkMetric { .counter("allocations per 1k messages") }
 
+    /// Bytes of the log for a message: body, record and its share of the frame.
+    public static var logBytes: BenchmarkMetric { .counter("bytes of log per message") }
+
+    /// Bytes of a message's body as LMDB keeps it: its envelope.
+    public static var storedBytes: BenchmarkMetric { .counter("bytes stored per message") }
+
+    /// Transactions of LMDB for 10,000 messages.
+    public static var commits: BenchmarkMetric { .counter("LMDB commits per 10k messages") }
+
     /// Bytes of memory for a timer.
     public static var memory: BenchmarkMetric { .counter("bytes of memory per timer") }
 
