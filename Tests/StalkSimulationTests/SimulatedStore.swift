@@ -2,6 +2,7 @@
 
 import StalkCore
 import StalkFiles
+import StalkIndex
 import StalkTesting
 
 @testable import StalkLocal
@@ -27,7 +28,6 @@ struct SimulatedStore {
 
     /// Recovers the store from what is on the disk, or makes it.
     init(on disk: SimulatedDisk, clock: ManualClock) throws(StalkError) {
-        let alarms = Alarms()
         let options = LocalStoreOptions(
             maxBodyBytes: 4 << 10,
             segmentBytes: Self.segmentBytes,
@@ -35,9 +35,26 @@ struct SimulatedStore {
             releaseRate: 1000,
             clock: clock
         )
-        let recovery = StoreRecovery(directory: disk, options: options) { create throws(StalkError) in
+        try self.init(on: disk, clock: clock, options: options) { create throws(StalkError) in
             try SimulatedIndex(in: disk, tables: SettledTables.names, createIfMissing: create)
-        } wake: { role in
+        }
+        self.core.look { engine in
+            engine.limits.windowMessages = 4
+            engine.limits.windowBytes = 8 << 10
+            engine.limits.dirtyMessagesMax = 48
+            engine.limits.unsettledBytesMax = 24 << 10
+        }
+    }
+
+    /// Recovers the store with rooms and tables of the caller's choice.
+    init(
+        on disk: SimulatedDisk,
+        clock: ManualClock,
+        options: LocalStoreOptions,
+        openIndex: @escaping (_ createIfMissing: Bool) throws(StalkError) -> any Index
+    ) throws(StalkError) {
+        let alarms = Alarms()
+        let recovery = StoreRecovery(directory: disk, options: options, openIndex: openIndex) { role in
             alarms.ring(role)
         } newStoreNumber: {
             4711
@@ -48,12 +65,6 @@ struct SimulatedStore {
         self.report = recovered.report
         self.workers = recovered.workers
         self.alarms = alarms
-        self.core.look { engine in
-            engine.limits.windowMessages = 4
-            engine.limits.windowBytes = 8 << 10
-            engine.limits.dirtyMessagesMax = 48
-            engine.limits.unsettledBytesMax = 24 << 10
-        }
     }
 
     // MARK: Workers
