@@ -42,7 +42,8 @@ struct BenchCommand: AsyncParsableCommand {
 
             With --backlog, --scheduled or --processes, only that is measured. The first two need room on the disk and some \
             minutes for millions. With --processes, the same callers work in the one process that owns the store, and then in \
-            others that reach it through its socket, 16 in each and a queue for each; 'single' has one caller in any case.
+            others that reach it through its socket, 16 in each and a queue for each; 'single' has one caller in any case, and \
+            'written-100' publishes 100 messages a call without a sync.
 
               stalk bench --only single --store /mnt/other-disk
               stalk bench --backlog 10000000

@@ -15,6 +15,7 @@ struct SharedBench: Sendable {
         /// The callers in each process.
         var callers: Int
         var batch: Int
+        var durability = Durability.synced
 
         static let all = [
             Run(name: "publish-1", work: .publish, callers: 16, batch: 1),
@@ -22,10 +23,18 @@ struct SharedBench: Sendable {
             Run(name: "life-1", work: .wholeLife, callers: 16, batch: 1),
             Run(name: "life-100", work: .wholeLife, callers: 16, batch: 100),
             Run(name: "single", work: .publish, callers: 1, batch: 1),
+            Run(name: "written-1", work: .publish, callers: 16, batch: 1, durability: .written),
+            Run(name: "written-100", work: .publish, callers: 16, batch: 100, durability: .written),
         ]
 
         var bench: BenchRun {
-            BenchRun(name: self.name, work: self.work, durability: .synced, callers: self.callers, batch: self.batch)
+            BenchRun(
+                name: self.name,
+                work: self.work,
+                durability: self.durability,
+                callers: self.callers,
+                batch: self.batch
+            )
         }
     }
 
