@@ -5,7 +5,7 @@ import BenchmarkSupport
 
 let benchmarks: @Sendable () -> Void = {
     Benchmark.defaultConfiguration = .init(
-        metrics: [.wallClock, .messageRate, .syncs, .bytesWritten, .allocations],
+        metrics: [.wallClock, .messageRate, .syncs, .bytesWritten],
         warmupIterations: 1,
         maxDuration: .seconds(3),
         maxIterations: 5,
@@ -15,7 +15,6 @@ let benchmarks: @Sendable () -> Void = {
             // Who meets in a group is decided here and not by the disk, so nothing may move.
             .syncs: .within(percent: 1),
             .bytesWritten: .within(percent: 1),
-            .allocations: .within(percent: 10),
         ]
     )
 
