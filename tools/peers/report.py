@@ -114,13 +114,18 @@ def chart(results: list[Result]) -> str:
             f'<style>{style}</style><text x="8" y="16">{note}</text>{"".join(parts)}</svg>\n')
 
 
+def write_between(page: pathlib.Path, begin: str, end: str, text: str) -> None:
+    """Replaces what stands between two markers of a page."""
+    before, rest = page.read_text().split(begin)
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.split(end)[1]}")
+
+
 def write_report(results: list[Result], facts: dict, docs: pathlib.Path | None) -> None:
     """Writes table and chart into docs/, or prints the table."""
     text = table(results, facts)
     if docs is None:
         print(text)
         return
-    page = docs / "performance.md"
-    before, rest = page.read_text().split(BEGIN)
-    page.write_text(f"{before}{BEGIN}\n\n![Messages a second, as a chart](performance.svg)\n\n{text}\n{END}{rest.split(END)[1]}")
+    chart_link = "![Messages a second, as a chart](performance.svg)"
+    write_between(docs / "performance.md", BEGIN, END, f"{chart_link}\n\n{text}")
     (docs / "performance.svg").write_text(chart(results))
