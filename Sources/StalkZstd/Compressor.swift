@@ -65,7 +65,7 @@ package final class Compressor {
         dictionary: CompressionDictionary? = nil
     ) throws(StalkError) -> [UInt8] {
         if let packed = self.packed(body, dictionary: dictionary) { return packed }
-        var writer = ByteWriter()
+        var writer = ByteWriter(reserving: Envelope.headerBytesMax + body.count)
         try Envelope.write(raw: body, to: &writer)
         return writer.bytes
     }
