@@ -172,13 +172,20 @@ final class BodyCodec: Sendable {
 
     private func sample(_ changes: [SettleChange]) {
         let due = self.state.withLock { state -> UInt32? in
+            // Neighbours are mostly of one queue.
+            var (queue, count, isWanted) = (UInt32(0), 0, false)
             for change in changes {
-                guard let content = change.content, let queue = change.after?.queue else { continue }
-                state.settled[queue, default: 0] += 1
-                guard state.wantsSamples(of: queue) else { continue }
+                guard let content = change.content, let next = change.after?.queue else { continue }
+                if next != queue {
+                    state.settled[queue, default: 0] += count
+                    (queue, count, isWanted) = (next, 0, state.wantsSamples(of: next))
+                }
+                count += 1
+                guard isWanted else { continue }
                 state.trainers[queue, default: DictionaryTrainer(dictionaryBytesMax: Self.dictionaryBytes)]
                     .add(content.body)
             }
+            state.settled[queue, default: 0] += count
             guard !state.isTraining else { return nil }
             let due = state.trainers.keys.first { (state.settled[$0] ?? 0) >= Self.bodiesBeforeFirstTraining }
             state.isTraining = due != nil

@@ -119,14 +119,23 @@ struct SettledMessage: Sendable {
 }
 
 /// What a checkpoint changes about one message.
-struct SettleChange: Sendable {
-    var sequence: UInt64
+///
+/// An object, since tens of thousands of them go through several lists.
+final class SettleChange: Sendable {
+    let sequence: UInt64
     /// Where LMDB holds it now; `nil` when it does not know the message.
-    var before: SettledPlace?
+    let before: SettledPlace?
     /// What LMDB is to hold; `nil` when the message is gone.
-    var after: MessageStanding?
+    let after: MessageStanding?
     /// What to store with a message that LMDB does not know yet.
-    var content: MessageContent?
+    let content: MessageContent?
+
+    init(sequence: UInt64, before: SettledPlace?, after: MessageStanding?, content: MessageContent?) {
+        self.sequence = sequence
+        self.before = before
+        self.after = after
+        self.content = content
+    }
 }
 
 /// A queue as LMDB holds it.
