@@ -7,7 +7,7 @@ internal import StalkWheel
 
 /// The state of a store in memory.
 ///
-/// A pure value: its methods change it and say what is left to do. Threads and locks are the driver's business, so whole
+/// It does no I/O: its methods change it and say what is left to do. Threads and locks are the driver's business, so whole
 /// histories can be played in a test. Every change is staged as a record for the log in the same step in which it is
 /// made, so what the log says and what memory says can't differ.
 // SAFETY: all of it is values but its entries, which nobody else holds: they are not `Sendable`, so no call can hand one out.
