@@ -12,11 +12,11 @@ internal import StalkCore
 /// refuses them one. So too few are refused here, in words, before anything is under way.
 enum DescriptorRoom {
     /// What any command needs at most for itself: the store's files, the runtime's queues, standard streams.
-    static let ofCommand = 48
+    static let ofCommand = 52
     /// What the command needs that tells how many there are.
     static let ofDoctor = 16
     /// What a program that runs for a message needs at most, while it is started.
-    static let ofProgram = 8
+    static let ofProgram = 10
 
     /// Makes sure that so many can be opened, raising the limit within what is allowed.
     ///
