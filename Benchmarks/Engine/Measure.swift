@@ -36,6 +36,7 @@ func measure(
     try await queue.wake()
 
     let clock = ContinuousClock()
+    let commits = try await store.stats().activity.lmdbCommits
     let before = try Counters.now()
     let start = clock.now
     benchmark.startMeasurement()
@@ -44,10 +45,13 @@ func measure(
     let elapsed = clock.now - start
     try await store.checkpoint()
     let spent = try Counters.now() - before
+    let committed = try await store.stats().activity.lmdbCommits - commits
 
     try await store.close()
     benchmark.measurement(.messageRate, Int(Double(messages) / (elapsed / .seconds(1))))
     benchmark.measurement(.syncs, spent.syncs * 10_000 / messages)
     benchmark.measurement(.bytesWritten, spent.bytesWritten / messages)
     benchmark.measurement(.allocations, spent.allocations * 1_000 / messages)
+    benchmark.measurement(.commits, committed * 1_000_000 / messages)
+    benchmark.measurement(.wakeUps, spent.wakeUps * 1_000 / messages)
 }

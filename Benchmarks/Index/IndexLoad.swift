@@ -96,7 +96,7 @@ struct IndexLoad: Sendable {
     private func change(_ index: Environment, _ benchmark: Benchmark, _ work: () throws(StalkError) -> Void) throws {
         let commits = index.commitCount
         try benchmark.count(messages: self.keys.count) { try work() }
-        benchmark.measurement(.commits, Int(index.commitCount - commits) * 10_000 / self.keys.count)
+        benchmark.measurement(.commits, Int(index.commitCount - commits) * 1_000_000 / self.keys.count)
     }
 
     private func fill(_ index: Environment, _ perTransaction: Int) throws(StalkError) {

@@ -2,6 +2,7 @@
 
 internal import CCounters
 internal import Foundation
+internal import Glibc
 
 /// What this process has asked of the disk and of the allocator since it began.
 public struct Counters: Sendable {
@@ -11,6 +12,8 @@ public struct Counters: Sendable {
     public var bytesWritten: Int
     /// Blocks of memory asked of malloc.
     public var allocations: Int
+    /// How often a thread waited and was woken, as the kernel counts it: voluntary context switches.
+    public var wakeUps: Int
 
     /// The counters now.
     ///
@@ -20,7 +23,8 @@ public struct Counters: Sendable {
         return Counters(
             syncs: Int(CCounters_syncs()),
             bytesWritten: try Self.bytesWritten(),
-            allocations: allocations
+            allocations: allocations,
+            wakeUps: Self.wakeUps
         )
     }
 
@@ -29,12 +33,19 @@ public struct Counters: Sendable {
         Counters(
             syncs: late.syncs - early.syncs,
             bytesWritten: late.bytesWritten - early.bytesWritten,
-            allocations: late.allocations - early.allocations
+            allocations: late.allocations - early.allocations,
+            wakeUps: late.wakeUps - early.wakeUps
         )
     }
 
     /// The bytes of memory in use that came from malloc.
     public static var heapBytes: Int { Int(CCounters_bytesInUse()) }
+
+    private static var wakeUps: Int {
+        var usage = rusage()
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
+        return usage.ru_nvcsw
+    }
 
     private static func bytesWritten() throws -> Int {
         let text = try String(contentsOfFile: "/proc/self/io", encoding: .utf8)

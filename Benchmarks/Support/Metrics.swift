@@ -18,8 +18,11 @@ extension BenchmarkMetric {
     /// Bytes of a message's body as LMDB keeps it: its envelope.
     public static var storedBytes: BenchmarkMetric { .counter("bytes stored per message") }
 
-    /// Transactions of LMDB for 10,000 messages.
-    public static var commits: BenchmarkMetric { .counter("LMDB commits per 10k messages") }
+    /// Transactions of LMDB for a million messages.
+    public static var commits: BenchmarkMetric { .counter("LMDB commits per 1M messages") }
+
+    /// Waits that ended, of all threads together, for 1,000 messages.
+    public static var wakeUps: BenchmarkMetric { .counter("wake-ups per 1k messages") }
 
     /// Bytes of memory for a timer.
     public static var memory: BenchmarkMetric { .counter("bytes of memory per timer") }
